@@ -1,0 +1,67 @@
+"""The shapes of a PutRecords call, named as Huawei's own SDKs name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecordsRequestEntry:
+    """
+    One record to upload.
+
+    The service picks the partition by the first of these that is set: *partition_id*, *explicit_hash_key*, the hash of
+    *partition_key*, and else spreads records evenly (API reference, Uploading Data).
+
+    Args:
+        data: the payload before base64, 1 byte to 1 MiB; a `str` is sent as UTF-8.
+        partition_key: text that DIS hashes to pick a partition; consumers get it back.
+        explicit_hash_key: a decimal integer from 0 to 9223372036854775807 in a string; replaces that hash.
+        partition_id: ``"shardId-0000000000"`` or ``"0"``; consumers get no partition key then.
+        timestamp: creation time in milliseconds since the epoch; known to the Java SDK only, not to the API reference.
+    """
+
+    data: bytes | str = field(repr=False)
+    partition_key: str | None = None
+    explicit_hash_key: str | None = None
+    partition_id: str | None = None
+    timestamp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecordsResultEntry:
+    """
+    What became of one record.
+
+    Args:
+        partition_id: where it was stored, ``"shardId-0000000000"``; empty when it was refused.
+        sequence_number: its decimal number within the partition; empty when it was refused.
+        error_code: DIS's code, such as ``"DIS.4303"``; empty when the record was stored.
+        error_message: DIS's text, cleaned of control characters; empty when the record was stored.
+    """
+
+    partition_id: str = ""
+    sequence_number: str = ""
+    error_code: str = ""
+    error_message: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"PutRecordsResultEntry [shardId={self.partition_id}, sequenceNumber={self.sequence_number}, "
+            f"errorCode={self.error_code}, errorMessage={self.error_message}]"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecordsResult:
+    """
+    The answer to one PutRecords request.
+
+    Args:
+        failed_record_count: how many of *records* carry an error code, counted here; the service's own total is not
+            trusted.
+        records: one entry for each record of the request, in the request's order.
+    """
+
+    failed_record_count: int
+    records: tuple[PutRecordsResultEntry, ...]

@@ -1,0 +1,326 @@
+"""
+The DIS v2 wire format, both ways: limits, error codes, JSON bodies, partition hashing. No I/O, no clock, no threads.
+
+The client encodes requests and decodes answers; the emulator does the reverse with the other half.
+Facts come from the DIS API reference ("Uploading Data", "Error Codes"), the product's FAQ and user guide, and Huawei's
+SDKs; each is named where it is used. Nothing here was tried against the live service.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
+from dis_logging.errors import ProtocolError, ServiceError
+from dis_logging.escaping import escape
+
+# Basic Concepts (dis_07_0007): 1 MB for one record, before base64. No source says whether that is 10**6 or 2**20;
+# every official client's constants use 2**20.
+MAX_RECORD_BYTES = 1024 * 1024
+# User guide, Precautions (dis_01_0006): 5 MB for one request. Whether raw or encoded is not stated; holding the encoded
+# body to it satisfies both readings.
+MAX_BODY_BYTES = 5 * 1024 * 1024
+# The hard maximum of Huawei's own agent; the API reference gives no number.
+MAX_REQUEST_RECORDS = 10_000
+# API reference, Creating a Stream (the page Uploading Data says 60).
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# API reference, Uploading Data: explicit_hash_key and sequence numbers.
+MAX_HASH_KEY = 9223372036854775807
+# API reference, Uploading Data: "shardId-0000000000" or "0".
+PARTITION_ID = re.compile(r"(?:shardId-)?0*(?P<number>[0-9]{1,10})")
+
+JSON_TYPE = "application/json; charset=utf-8"
+
+_MESSAGE_LIMIT = 300
+
+
+class WireEntry(Protocol):
+    """What an entry of a PutRecords request must offer to be encoded; absent keys are None or empty."""
+
+    @property
+    def data(self) -> bytes | str: ...
+    @property
+    def partition_key(self) -> str | None: ...
+    @property
+    def explicit_hash_key(self) -> str | None: ...
+    @property
+    def partition_id(self) -> str | None: ...
+    @property
+    def timestamp(self) -> int | None: ...
+
+
+# -- requests -------------------------------------------------------------------------------------------------------
+
+
+def encode_put_records(stream_name: str, entries: Iterable[WireEntry], stream_id: str = "") -> bytes:
+    """
+    Returns the JSON body of a PutRecords request.
+
+    Optional fields that are not set are left out (API reference, Uploading Data: null and "" mean "not set").
+    """
+    head: dict[str, str] = {"stream_name": stream_name}
+    if stream_id:
+        head["stream_id"] = stream_id
+    # The tail of each record (its routing) repeats within a batch, so it is made once for each routing.
+    tails: dict[tuple[object, ...], bytes] = {}
+    chunks: list[bytes] = []
+    for entry in entries:
+        routing = (entry.partition_key, entry.explicit_hash_key, entry.partition_id, entry.timestamp)
+        tail = tails.get(routing)
+        if tail is None:
+            tail = tails[routing] = _encode_routing(entry)
+        data = entry.data
+        chunks.append(binascii.b2a_base64(data.encode() if isinstance(data, str) else data, newline=False) + tail)
+    opening = json.dumps(head)[:-1].encode() + b',"records":['
+    if not chunks:
+        return opening + b"]}"
+    return opening + b'{"data":"' + b',{"data":"'.join(chunks) + b"]}"
+
+
+def _encode_routing(entry: WireEntry) -> bytes:
+    fields: dict[str, str | int] = {}
+    if entry.partition_key:
+        fields["partition_key"] = entry.partition_key
+    if entry.explicit_hash_key:
+        fields["explicit_hash_key"] = entry.explicit_hash_key
+    if entry.partition_id:
+        fields["partition_id"] = entry.partition_id
+    if entry.timestamp is not None:
+        fields["timestamp"] = entry.timestamp
+    return b'"' + (b"," + json.dumps(fields)[1:].encode() if fields else b"}")
+
+
+def encoded_size(data_bytes: int, key_bytes: int) -> int:
+    """Returns an upper bound, in bytes, of what one record adds to a JSON body."""
+    return (data_bytes + 2) // 3 * 4 + 6 * key_bytes + 40
+
+
+class MalformedRequestError(ValueError):
+    """A request body that DIS would refuse; *code* is the DIS code that the emulator answers with."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PutRecordsRequest(NamedTuple):
+    """A decoded PutRecords request; the entries' data are bytes."""
+
+    stream_name: str
+    stream_id: str
+    entries: tuple[PutRecordsRequestEntry, ...]
+
+
+def decode_put_records(body: bytes) -> PutRecordsRequest:
+    """
+    Returns the request in a JSON body.
+
+    Raises:
+        MalformedRequestError: with DIS.4300 for a body that cannot be read, DIS.4202 for one without records.
+    """
+    document = _load_object(body)
+    if document is None:
+        raise MalformedRequestError("DIS.4300", "Request error.")
+    records = document.get("records")
+    if records is None or records == []:
+        raise MalformedRequestError("DIS.4202", "Empty request.")
+    if not isinstance(records, list):
+        raise MalformedRequestError("DIS.4300", "Request error. records must be a list.")
+    entries = tuple(_decode_request_entry(record) for record in records)
+    return PutRecordsRequest(_text(document, "stream_name"), _text(document, "stream_id"), entries)
+
+
+def _decode_request_entry(record: object) -> PutRecordsRequestEntry:
+    if not isinstance(record, dict):
+        raise MalformedRequestError("DIS.4300", "Request error. A record must be an object.")
+    data = record.get("data")
+    if not isinstance(data, str):
+        raise MalformedRequestError("DIS.4300", "Request error. data must be a string.")
+    try:
+        payload = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedRequestError("DIS.4300", "Request error. data must be base64.") from None
+    timestamp = record.get("timestamp")
+    return PutRecordsRequestEntry(
+        data=payload,
+        partition_key=_text(record, "partition_key") or None,
+        explicit_hash_key=_text(record, "explicit_hash_key") or None,
+        partition_id=_text(record, "partition_id") or None,
+        timestamp=timestamp if isinstance(timestamp, int) else None,
+    )
+
+
+def _text(fields: Mapping[str, object], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        # The Java SDK's request model carries the service's own deserialisers, which take strings only.
+        raise MalformedRequestError("DIS.4300", f"Request error. {name} must be a string.")
+    return value
+
+
+# -- results --------------------------------------------------------------------------------------------------------
+
+
+def encode_put_records_result(result: PutRecordsResult) -> bytes:
+    """Returns the JSON body of a PutRecords answer; error fields are left out of stored records."""
+    records = [
+        {"error_code": entry.error_code, "error_message": entry.error_message}
+        if entry.error_code
+        else {"partition_id": entry.partition_id, "sequence_number": entry.sequence_number}
+        for entry in result.records
+    ]
+    return json.dumps({"failed_record_count": result.failed_record_count, "records": records}).encode()
+
+
+def decode_put_records_result(body: bytes, expected: int) -> PutRecordsResult:
+    """
+    Returns the result in the JSON body of a 200 answer to a request of *expected* records.
+
+    Raises:
+        ProtocolError: when the body is not a complete result for exactly that many records.
+    """
+    entries = tuple(_decode_result_entry(record) for record in _result_records(body, expected))
+    return PutRecordsResult(sum(1 for entry in entries if entry.error_code), entries)
+
+
+def decode_failures(body: bytes, expected: int) -> dict[int, PutRecordsResultEntry]:
+    """
+    Returns only the refused records of an answer, by their index in the request; every entry is checked all the same.
+
+    Raises:
+        ProtocolError: as `decode_put_records_result` does.
+    """
+    failures: dict[int, PutRecordsResultEntry] = {}
+    for index, record in enumerate(_result_records(body, expected)):
+        # The short way for what nearly every entry is: stored, with its number, and without an error.
+        if type(record) is dict and "error_code" not in record:
+            number = record.get("sequence_number")
+            if number and type(number) is str:
+                continue
+        entry = _decode_result_entry(record)
+        if entry.error_code:
+            failures[index] = entry
+    return failures
+
+
+def _result_records(body: bytes, expected: int) -> list[Any]:
+    document = _load_object(body)
+    if document is None:
+        raise ProtocolError("DIS answered 200, but the body is not a JSON object", status=200)
+    records = document.get("records")
+    if not isinstance(records, list):
+        raise ProtocolError("DIS answered 200, but the body has no list of records", status=200)
+    if len(records) != expected:
+        raise ProtocolError(f"DIS answered 200 with {len(records)} results for {expected} records", status=200)
+    return records
+
+
+def _decode_result_entry(record: object) -> PutRecordsResultEntry:
+    if not isinstance(record, dict):
+        raise ProtocolError("DIS answered 200, but a result is not an object", status=200)
+    fields = {}
+    for name in ("partition_id", "sequence_number", "error_code", "error_message"):
+        value = record.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and name == "sequence_number":
+            value = str(value)
+        if not (value is None or isinstance(value, str)):
+            raise ProtocolError(f"DIS answered 200, but {name} of a result is not a string", status=200)
+        fields[name] = escape(value, _MESSAGE_LIMIT) if value else ""
+    entry = PutRecordsResultEntry(**fields)
+    # An entry that says neither where it was stored nor why it was not says nothing; taking it for an
+    # acknowledgement could lose the record.
+    if not (entry.error_code or entry.sequence_number or entry.partition_id):
+        raise ProtocolError("DIS answered 200, but a result carries neither a sequence number nor an error", status=200)
+    return entry
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+_CODE_NAMES = ("errorCode", "error_code", "code")
+_MESSAGE_NAMES = ("message", "errorMsg", "error_msg", "errorMessage", "error_message")
+_REQUEST_ID_NAMES = ("request_id", "RequestId", "requestId")
+
+
+def decode_error(status: int, body: bytes, request_id: str = "", retry_after: float | None = None) -> ServiceError:
+    """
+    Returns what a refusal says, whichever of the known forms its body has.
+
+    DIS's own SDKs expect ``errorCode`` and ``message``, the API reference and the gateway ``error_code`` and
+    ``error_msg``; huaweicloudsdkcore also looks into nested objects. Anything else is shown as text.
+    """
+    document = _load_object(body)
+    if document is None:
+        text = body[: 4 * _MESSAGE_LIMIT].decode("utf-8", "replace").strip()
+        return ServiceError(status, "", escape(text, _MESSAGE_LIMIT), escape(request_id, _MESSAGE_LIMIT), retry_after)
+    return ServiceError(
+        status,
+        escape(_find(document, _CODE_NAMES), 64),
+        escape(_find(document, _MESSAGE_NAMES), _MESSAGE_LIMIT),
+        escape(request_id or _find(document, _REQUEST_ID_NAMES), _MESSAGE_LIMIT),
+        retry_after,
+    )
+
+
+def encode_error(code: str, message: str, *, gateway: bool = False, request_id: str = "") -> bytes:
+    """Returns the body of a refusal in DIS's own form, or in the API gateway's."""
+    if gateway:
+        return json.dumps({"error_code": code, "error_msg": message, "request_id": request_id}).encode()
+    return json.dumps({"errorCode": code, "message": message}).encode()
+
+
+def _find(document: Mapping[str, object], names: Sequence[str], depth: int = 4) -> str:
+    for name in names:
+        value = document.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return str(value)
+    nested = (value for value in document.values() if isinstance(value, dict))
+    return next(filter(None, (_find(value, names, depth - 1) for value in nested)), "") if depth else ""
+
+
+def _load_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):  # not JSON or not UTF-8, an endless number, nested without end
+        return None
+    return document if isinstance(document, dict) else None
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+def hash_partition_key(partition_key: str) -> int:
+    """Returns the place of *partition_key* in 0..`MAX_HASH_KEY` (Java SDK PartitionKeyUtils)."""
+    digest = hashlib.md5(partition_key.encode("utf-8", "backslashreplace"), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:8], "big") & MAX_HASH_KEY
+
+
+def partition_index(hash_key: int, partitions: int) -> int:
+    """
+    Returns which of *partitions* ACTIVE partitions of a stream that was never scaled owns *hash_key*.
+
+    The formula of the Java SDK, which yields *partitions* itself at the very top of the range; clamped here.
+    """
+    width = MAX_HASH_KEY // partitions
+    index = hash_key // width
+    if index > 0 and hash_key % width == 0:
+        index -= 1
+    return min(index, partitions - 1)
+
+
+def partition_id(number: int) -> str:
+    """Returns the id of partition *number*: ``shardId-`` and ten digits."""
+    return f"shardId-{number:010d}"
+
+
+def partition_number(identifier: str) -> int | None:
+    """Returns the number in a partition id of either form, or None when it is neither."""
+    match = PARTITION_ID.fullmatch(identifier)
+    return int(match["number"]) if match else None
