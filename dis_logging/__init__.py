@@ -1,3 +1,36 @@
-"""Ship Python log records to Huawei Cloud DIS."""
+"""Ship Python log records to Huawei Cloud DIS (Data Ingestion Service)."""
+
+from dis_logging.client.client import DISClient
+from dis_logging.client.credentials import Credentials
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
+from dis_logging.errors import (
+    ConfigurationError,
+    DeliveryError,
+    DISError,
+    NotSentError,
+    ProtocolError,
+    ServiceError,
+    UnknownOutcomeError,
+)
+from dis_logging.handler import DISHandler
+from dis_logging.pipeline.stats import HandlerStats
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DISHandler",
+    "HandlerStats",
+    "DISClient",
+    "Credentials",
+    "PutRecordsRequestEntry",
+    "PutRecordsResult",
+    "PutRecordsResultEntry",
+    "DISError",
+    "ConfigurationError",
+    "DeliveryError",
+    "NotSentError",
+    "UnknownOutcomeError",
+    "ServiceError",
+    "ProtocolError",
+    "__version__",
+]

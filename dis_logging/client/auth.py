@@ -1,0 +1,80 @@
+"""Turns credentials into the headers of one prepared request, anew at every attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from dis_logging.client.credentials import AuthToken, Credentials, CredentialsSource
+from dis_logging.client.signing import SignableRequest, SignatureScheme, authorization, payload_hash, sdk_date
+from dis_logging.errors import NotSentError
+
+# Signed when present. Never what the HTTP library or a proxy may rewrite: user-agent, accept, content-length.
+_SIGNED = ("content-type", "content-encoding", "host", "x-project-id", "x-sdk-date", "x-security-token")
+
+
+def utc_now() -> datetime:
+    """Returns the current time; the default clock of a signature."""
+    return datetime.now(timezone.utc)
+
+
+class DISAuth(AuthBase):
+    """
+    Authenticates a request to DIS: with a signature, or with an IAM token as it is.
+
+    The credentials are asked for and the time is taken at every call, so a retry is signed freshly and rotated keys need
+    no restart. Safe to share between threads when *source* is.
+    """
+
+    def __init__(
+        self,
+        source: CredentialsSource,
+        region: str,
+        scheme: SignatureScheme = SignatureScheme.SCOPED,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._source = source
+        self._region = region
+        self._scheme = scheme
+        self._clock = clock
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        credentials = self._current_credentials()
+        if isinstance(credentials, AuthToken):
+            # API reference, Authentication: neither Authorization nor X-Sdk-Date with a token.
+            request.headers["X-Auth-Token"] = credentials.value
+            return request
+        request.headers["X-Sdk-Date"] = sdk_date(self._clock())
+        if credentials.security_token:
+            request.headers["X-Security-Token"] = credentials.security_token
+        request.headers["Authorization"] = authorization(
+            self._scheme, _signable(request), self._region, credentials.ak, credentials.sk
+        )
+        return request
+
+    def _current_credentials(self) -> Credentials | AuthToken:
+        try:
+            return self._source()
+        except Exception as error:
+            # The user's own callable; its text may quote what it read, so only the class is named.
+            raise NotSentError(f"the credentials callable raised {type(error).__name__}") from None
+
+
+def _signable(request: PreparedRequest) -> SignableRequest:
+    parts = urlsplit(request.url or "")
+    headers = {name: request.headers[name] for name in _SIGNED if name in request.headers}
+    headers.update(
+        (name.lower(), value) for name, value in request.headers.items() if name.lower().startswith("x-dis-")
+    )
+    body = request.body or b""
+    return SignableRequest(
+        request.method or "",
+        unquote(parts.path),
+        parse_qsl(parts.query, keep_blank_values=True),
+        headers,
+        payload_hash(body.encode() if isinstance(body, str) else body),
+    )

@@ -1,0 +1,130 @@
+"""Where requests go: endpoint, region and project, from options or the environment, checked before the first use."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from dis_logging import options
+from dis_logging.client.wire import STREAM_NAME
+from dis_logging.errors import ConfigurationError
+
+# Project ids are hexadecimal and regions lower-case words; both enter URLs, so anything beyond these sets is a mistake.
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    One project of one region of one DIS.
+
+    Args:
+        endpoint: base URL without a final slash.
+        region: enters the signature, so it must be the endpoint's real region.
+        project_id: the IAM project of that region.
+        stream_id: for a stream that another account has authorised; empty otherwise.
+    """
+
+    endpoint: str
+    region: str
+    project_id: str
+    stream_id: str = ""
+
+    @property
+    def host(self) -> str:
+        """The Host header's value: the port only when it is not the scheme's default (Java SDK HttpUtils)."""
+        parts = urlsplit(self.endpoint)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+        default = 443 if parts.scheme == "https" else 80
+        return host if parts.port in (None, default) else f"{host}:{parts.port}"
+
+    @property
+    def records_url(self) -> str:
+        """Where PutRecords goes; the final slash is what the Java SDK sends, and what scheme A signs."""
+        return f"{self.endpoint}/v2/{self.project_id}/records/"
+
+
+def find_target(
+    endpoint: str | None, region: str | None, project_id: str | None, stream_id: str | None, allow_http: object
+) -> Target:
+    """
+    Returns the target that the options describe; what is left out comes from the environment.
+
+    Raises:
+        ConfigurationError: when the region or project is missing, or one of them is malformed.
+    """
+    region = _word("region", region, "DIS_LOGGING_REGION", "HUAWEICLOUD_SDK_REGION")
+    project_id = _word("project_id", project_id, "DIS_LOGGING_PROJECT_ID", "HUAWEICLOUD_SDK_PROJECT_ID")
+    endpoint = endpoint if endpoint is not None else options.from_environment("DIS_LOGGING_ENDPOINT")
+    if endpoint is None:
+        endpoint = f"https://dis.{region}.myhuaweicloud.com"  # Java SDK DISConfig builds exactly this
+    return Target(
+        check_endpoint(endpoint, allow_http=options.switch("allow_http", allow_http)),
+        region,
+        project_id,
+        "" if stream_id is None else _word("stream_id", stream_id),
+    )
+
+
+def check_endpoint(endpoint: object, *, allow_http: bool = False) -> str:
+    """
+    Returns *endpoint* without a final slash; a missing scheme means https (as in Huawei's Python SDKs).
+
+    Raises:
+        ConfigurationError: when it is no URL of a host, or is plain http to another machine without *allow_http*.
+    """
+    url = options.text("endpoint", endpoint)
+    if "://" not in url:
+        url = "https://" + url
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(f"endpoint is not a valid URL: {options.shown(endpoint)}") from None
+    if parts.username or parts.password:
+        raise ConfigurationError("endpoint must not contain a user name or password; use ak and sk")
+    if parts.scheme not in ("http", "https") or not _is_host(parts) or port == 0 or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"endpoint must look like https://dis.cn-north-4.myhuaweicloud.com, not {options.shown(endpoint)}"
+        )
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname or ""):
+        raise ConfigurationError(
+            f"endpoint {options.shown(endpoint)} would send logs and signatures in clear text; "
+            "use https, or set allow_http=True if you accept that"
+        )
+    return url.rstrip("/")
+
+
+def check_stream_name(value: object) -> str:
+    """Returns *value* if it can be a stream's name (1 to 64 of ``A-Z a-z 0-9 _ -``), else raises ConfigurationError."""
+    name = options.text("stream_name", value)
+    if not STREAM_NAME.fullmatch(name):
+        raise ConfigurationError(f"stream_name must be 1 to 64 letters, digits, '-' or '_', not {options.shown(value)}")
+    return name
+
+
+def _word(name: str, value: object, *variables: str) -> str:
+    if value is None:
+        value = options.from_environment(*variables)
+    if value is None:
+        raise ConfigurationError(f"{name} is missing: give it as an option, or set {' or '.join(variables)}")
+    word = options.text(name, value)
+    if not _WORD.fullmatch(word):
+        raise ConfigurationError(f"{name} must be letters, digits, '-' or '_', not {options.shown(value)}")
+    return word
+
+
+def _is_host(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    return bool(re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", host))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,410 @@
+"""
+One HTTP attempt over a kept-alive `requests` session, from the first byte to the last within one deadline.
+
+requests bounds each socket operation, not the whole attempt, and hands out answers that are none. This module adds what
+is missing: a deadline that holds for dripping replies and proxies too, bounded reply sizes before and after decoding, no
+redirects, no cookies, and errors that say whether the request was sent. It never retries.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from queue import Empty, Full
+from typing import Any, NamedTuple
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, ServiceError, UnknownOutcomeError
+from dis_logging.escaping import escape
+
+# An answer to 10,000 records is about 1.2 MB of JSON, so nothing honest comes near this.
+MAX_REPLY_BYTES = 16 * 1024 * 1024
+
+
+class HTTPReply(NamedTuple):
+    """A complete answer: its status, its headers (names as `requests` gives them) and its decoded body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Attempt(threading.local):
+    """
+    What the connections below must know of the attempt that uses them.
+
+    An attempt runs in one thread from start to end, so a thread-local carries it past requests and urllib3, which have
+    no place for it.
+    """
+
+    deadline: float = 0.0
+    sent: bool = False
+
+    def remaining(self) -> float:
+        """Returns the seconds left, raising TimeoutError when there are none."""
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("the attempt ran out of time")
+        return seconds
+
+
+_attempt = _Attempt()
+
+
+class HTTPTransport:
+    """
+    Sends requests one attempt at a time, over connections that stay open between them.
+
+    Safe to use from several threads: each attempt takes a connection of its own. After a fork the child opens its own
+    connections and leaves the parent's untouched.
+
+    Args:
+        verify: as in requests: True, False, or the path of a CA bundle or directory.
+        proxies: as in requests: scheme to proxy URL; None leaves it to the environment.
+    """
+
+    def __init__(self, *, verify: bool | str = True, proxies: Mapping[str, str] | None = None) -> None:
+        self._verify = verify
+        self._proxies = _Proxies(proxies or {})
+        self._session: requests.Session | None = None
+        self._pid = 0
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase, timeout: float
+    ) -> HTTPReply:
+        """
+        Sends one request and returns its complete answer, whatever the status from 200 on.
+
+        Args:
+            timeout: seconds for the whole attempt, connecting and reading included.
+
+        Raises:
+            NotSentError: no connection came about; nothing was sent.
+            UnknownOutcomeError: the request was sent, at least in part, but no complete answer came in time.
+            ProtocolError: what came back is no final HTTP answer.
+            ServiceError: a proxy refused to connect (status 407 and its kin).
+        """
+        _attempt.deadline = time.monotonic() + timeout
+        _attempt.sent = False
+        # Raised outside the except block: requests' exceptions and their frames hold headers and proxy URLs, and
+        # neither may travel with ours.
+        try:
+            return self._exchange(method, url, headers, body, auth)
+        except DeliveryError as error:
+            failure = error.with_traceback(None)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
+            failure = _translate(error)
+        except (OSError, ValueError, EOFError) as error:
+            failure = _translate(error)
+        failure.__context__ = failure.__cause__ = None
+        raise failure
+
+    def close(self) -> None:
+        """Closes the idle connections; a later `send` opens new ones."""
+        session, self._session = self._session, None
+        if session is not None and self._pid == os.getpid():
+            session.close()
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase) -> HTTPReply:
+        session = self._current_session()
+        request = session.prepare_request(requests.Request(method, url, dict(headers), data=body, auth=auth))
+        # verify and proxies go with each request: set on the session, environment variables would replace them.
+        settings = session.merge_environment_settings(url, self._proxies.copy(), True, self._verify, None)
+        response = session.send(request, timeout=_attempt.remaining(), allow_redirects=False, **settings)
+        complete = False
+        try:
+            if response.status_code < 200:
+                # http.client takes a 103 for the answer; the real one would be read as the answer to the next request.
+                raise ProtocolError(
+                    f"the answer is an interim HTTP {response.status_code}", status=response.status_code
+                )
+            raw = _read_bounded(response.raw)
+            complete = True
+        finally:
+            # Only a connection whose answer was read to its end may serve the next request.
+            if not complete:
+                response.close()
+        return HTTPReply(response.status_code, response.headers, _decode(raw, response.headers, response.status_code))
+
+    def _current_session(self) -> requests.Session:
+        if self._session is None or self._pid != os.getpid():
+            if self._session is not None:
+                # The parent's connections are shared with it: closing or collecting them here could wait for a lock
+                # that a thread of the parent held at the fork.
+                _inherited_sessions.append(self._session)
+            self._session = _new_session()
+            self._pid = os.getpid()
+        return self._session
+
+
+_inherited_sessions: list[requests.Session] = []
+
+
+class _Proxies(dict[str, str]):
+    """Proxy settings; their URLs may hold a password, so they are not shown."""
+
+    def __repr__(self) -> str:
+        return f"<proxies for {', '.join(sorted(self)) or 'nothing'}>"
+
+    def copy(self) -> _Proxies:
+        return _Proxies(self)
+
+
+class _Session(requests.Session):
+    """A session that follows no redirect and keeps no cookie."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests' signature
+        # Even with allow_redirects=False, requests would read the redirect's body and parse its Location.
+        return None
+
+
+def _new_session() -> requests.Session:
+    session = _Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # Plain answers need no decoding; what arrives compressed all the same is decoded within bounds.
+    session.headers["Accept-Encoding"] = "identity"
+    adapter = _Adapter(max_retries=0, pool_connections=4, pool_maxsize=16)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _read_bounded(raw: Any) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := raw.read(65536, decode_content=False):
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise ProtocolError(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _decode(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ProtocolError(f"the answer has an unknown encoding: {escape(encoding, 40)}", status=status)
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: a gzip or zlib header, whichever is there
+    try:
+        decoded = inflater.decompress(body, MAX_REPLY_BYTES)
+    except zlib.error:
+        raise ProtocolError(f"the answer is not valid {encoding}", status=status) from None
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise ProtocolError(f"the answer's {encoding} body is truncated or too long", status=status)
+    return decoded
+
+
+def _translate(error: BaseException) -> DeliveryError:
+    """
+    Returns our error for a foreign one.
+
+    Whether the request was sent is known from the connection itself, not guessed from the exception's class. The
+    foreign text is shown only where it cannot hold a header or a URL: in errors of the operating system and of TLS.
+    """
+    chain = list(_chain(error))
+    refusal = next((match for link in chain if (match := _TUNNEL_REFUSED.search(str(link)))), None)
+    if refusal and not _attempt.sent:
+        return ServiceError(int(refusal["status"]), message="the proxy refused to connect")
+    reason = next((_reason(link) for link in reversed(chain) if isinstance(link, OSError)), type(error).__name__)
+    if not _attempt.sent:
+        return NotSentError(f"no connection to DIS: {reason}")
+    if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in chain):
+        return UnknownOutcomeError("DIS did not answer in time", timed_out=True)
+    if any(isinstance(link, ConnectionError | urllib3.exceptions.SSLError | ssl.SSLError) for link in chain):
+        return UnknownOutcomeError(f"the connection to DIS broke before the answer was complete: {reason}")
+    return ProtocolError(f"the answer is not valid HTTP: {reason}")
+
+
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (?P<status>[1-5]\d\d)")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields *error* and everything it was raised from or wraps, outermost first."""
+    seen: set[int] = set()
+    queue = deque([error])
+    while queue:
+        link = queue.popleft()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        queue.extend((link.__cause__, link.__context__))
+        queue.extend(value for value in (getattr(link, "reason", None), *link.args) if isinstance(value, Exception))
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return escape(f"certificate refused: {error.verify_message}", 200)
+    if isinstance(error, ssl.SSLError):
+        return escape(f"TLS failed: {error.reason or type(error).__name__}", 200)
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, requests.RequestException):
+        return type(error).__name__
+    return escape(error.strerror or type(error).__name__, 200)
+
+
+# -- connections that know the deadline -----------------------------------------------------------------------------
+
+
+class _DeadlineSocket:
+    """
+    A connected socket whose every operation ends by the attempt's deadline.
+
+    Stands in for a plain or a TLS socket; what is not listed here passes through.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Ignores urllib3's timeouts for single operations: the deadline rules."""
+
+    def sendall(self, data: Any, *flags: int) -> None:
+        self._sock.settimeout(_attempt.remaining())
+        self._sock.sendall(data, *flags)
+
+    def makefile(self, mode: str = "rb", buffering: int = -1, **_options: Any) -> io.BufferedReader:  # noqa: ARG002
+        return io.BufferedReader(_DeadlineReader(self._sock))
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket; each read gets what is left of the attempt's time."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until this reader is closed
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_attempt.remaining())
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+def _connect(host: str, port: int, options: Any) -> socket.socket:
+    """Returns a socket connected to the first address of *host* that answers; all of them share the deadline."""
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(_attempt.remaining())
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure or OSError(f"no address for {host}")
+
+
+class _DeadlineConnection(HTTPConnection):
+    def _new_conn(self) -> Any:
+        # The wrapper is there from the start, so that a proxy's answer to CONNECT cannot drip past the deadline.
+        return _DeadlineSocket(_connect(self._dns_host, self.port or 80, self.socket_options))
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _attempt.sent = True
+        super().request(*args, **kwargs)
+
+
+class _DeadlineHTTPSConnection(HTTPSConnection):
+    def _new_conn(self) -> Any:
+        return _DeadlineSocket(_connect(self._dns_host, self.port or 443, self.socket_options))
+
+    def connect(self) -> None:
+        super().connect()
+        if not isinstance(self.sock, _DeadlineSocket):  # TLS has put its own socket around ours
+            self.sock = _DeadlineSocket(self.sock)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _attempt.sent = True
+        super().request(*args, **kwargs)
+
+
+class _IdleConnections:
+    """
+    The idle connections of one host, last in, first out.
+
+    Stands in for `queue.LifoQueue`, whose lock a fork can leave locked for ever in the child; a deque has none.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._connections: deque[Any] = deque()
+        self._maxsize = maxsize
+
+    def put(self, connection: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
+        if self._maxsize and len(self._connections) >= self._maxsize:
+            raise Full
+        self._connections.append(connection)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise Empty from None
+
+    def qsize(self) -> int:
+        return len(self._connections)
+
+
+class _DeadlinePool(HTTPConnectionPool):
+    ConnectionCls = _DeadlineConnection
+    QueueCls = _IdleConnections  # type: ignore[assignment] # has what urllib3 calls
+
+
+class _DeadlineHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _DeadlineHTTPSConnection
+    QueueCls = _IdleConnections  # type: ignore[assignment] # has what urllib3 calls
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose pools, direct and through proxies, make the connections above."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _use_our_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not str(proxy).lower().startswith("socks"):  # SOCKS brings its own connections
+            _use_our_pools(manager)
+        return manager
+
+
+def _use_our_pools(manager: Any) -> None:
+    manager.pool_classes_by_scheme = {"http": _DeadlinePool, "https": _DeadlineHTTPSPool}

@@ -1,0 +1,370 @@
+"""The `logging.Handler`: checks the options, wires the parts, and turns each record into an entry."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from threading import get_ident
+from typing import Any, NoReturn
+
+from dis_logging import options
+from dis_logging.client.client import DISClient
+from dis_logging.client.credentials import Credentials
+from dis_logging.client.signing import SignatureScheme
+from dis_logging.client.target import check_stream_name
+from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS
+from dis_logging.errors import ConfigurationError
+from dis_logging.escaping import escape
+from dis_logging.pipeline.batching import BatchLimits
+from dis_logging.pipeline.buffer import OverflowPolicy
+from dis_logging.pipeline.entry import Entry, FailureReason
+from dis_logging.pipeline.fallback import find_fallback
+from dis_logging.pipeline.lifecycle import budget
+from dis_logging.pipeline.pipeline import Pipeline, PipelineOptions
+from dis_logging.pipeline.reentry import FORMATTING, Inside, inside
+from dis_logging.pipeline.retry import RetryPolicy
+from dis_logging.pipeline.stats import HandlerStats
+
+_MIB = 1024 * 1024
+_BY_LOGGER_NAME = "%(name)s"
+# A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
+# without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
+_MAX_FORMATTING_DEPTH = 2
+_new_entry = tuple.__new__
+
+PartitionKey = str | Callable[[logging.LogRecord], str]
+
+
+class DISHandler(logging.Handler):
+    """
+    Ships log records to a stream of Huawei Cloud DIS from a background thread, at least once and in order.
+
+    `emit` formats the record in the calling thread, puts it into a bounded buffer and returns; it does no I/O and waits
+    for nobody (except under ``overflow="block"``). A daemon thread, started by the first record, sends what has gathered as
+    PutRecords requests that carry the records of many loggers, each with its own partition key. What DIS refuses for
+    good, and what cannot be delivered in time, goes to the *fallback* handler with the reason attached.
+
+    All methods are safe to call from any thread. After a fork the child has its own empty buffer.
+    Times are seconds, sizes are payload bytes before base64. Numbers may be given as strings.
+
+    Args:
+        stream_name: an existing stream, 1 to 64 of ``A-Z a-z 0-9 _ -``. Default: ``DIS_LOGGING_STREAM_NAME``.
+        endpoint, region, project_id, stream_id, ak, sk, security_token, auth_token, credentials, signature, verify,
+            proxies, allow_http: where to and as whom, see `DISClient`.
+        partition_key: %-style template over the record's attributes, or a callable that returns the key of a record.
+            Default ``"%(name)s"``: records of one logger go to one partition, in order. An empty key lets DIS spread
+            records evenly.
+        max_batch_records: records in one request, 1 to 10,000; default 500.
+        max_batch_bytes: payload bytes in one request, 1 to 3,932,160; default 1 MiB, what a common partition takes in a
+            second. A single larger record still goes alone.
+        flush_interval: longest wait of a record for company; 0 sends at once. Default 1.0.
+        flush_level: a record this severe is sent at once, with all that waits. Default ``ERROR``.
+        max_buffer_records: what may wait, in flight included; default 100,000.
+        max_buffer_bytes: likewise; default 32 MiB.
+        overflow: who gives way when the buffer is full: ``"fallback"`` (default), ``"drop_newest"``, ``"drop_oldest"`` or
+            ``"block"``, see `OverflowPolicy`.
+        block_timeout: with ``"block"``, the longest wait of one caller; then the record goes to the fallback. Default 5.0.
+        request_timeout: for one attempt, first byte to last; default 10.0.
+        delivery_timeout: from the first attempt to the verdict; default 120.0.
+        backoff_initial, backoff_max: bounds of the first wait before a retry, and of any; default 0.25 and 30.0. Waits
+            grow exponentially and are drawn at random below the bound.
+        shutdown_timeout: for `close`, `logging.shutdown` and the end of the interpreter, in total; what is left goes to the
+            fallback. Also the default of `flush`. Default 5.0.
+        fallback: gets the records that could not be delivered: a handler, the name of one, a ``cfg://handlers.x``
+            reference, or the configuration of one. Default: one escaped line each on stderr.
+
+    Raises:
+        ConfigurationError: an option is missing, malformed or out of range. The message names it.
+        TypeError: an option is unknown.
+    """
+
+    def __init__(
+        self,
+        stream_name: str | None = None,
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        project_id: str | None = None,
+        stream_id: str | None = None,
+        ak: str | None = None,
+        sk: str | None = None,
+        security_token: str | None = None,
+        auth_token: str | None = None,
+        credentials: Callable[[], Credentials] | None = None,
+        signature: str | SignatureScheme = SignatureScheme.SCOPED,
+        partition_key: PartitionKey = _BY_LOGGER_NAME,
+        max_batch_records: int | str = 500,
+        max_batch_bytes: int | str = _MIB,
+        flush_interval: float | str = 1.0,
+        flush_level: int | str = logging.ERROR,
+        max_buffer_records: int | str = 100_000,
+        max_buffer_bytes: int | str = 32 * _MIB,
+        overflow: str | OverflowPolicy = OverflowPolicy.FALLBACK,
+        block_timeout: float | str = 5.0,
+        request_timeout: float | str = 10.0,
+        delivery_timeout: float | str = 120.0,
+        backoff_initial: float | str = 0.25,
+        backoff_max: float | str = 30.0,
+        shutdown_timeout: float | str = 5.0,
+        fallback: logging.Handler | str | Mapping[str, Any] | None = None,
+        verify: bool | str = True,
+        proxies: Mapping[str, str] | None = None,
+        allow_http: bool | str = False,
+    ) -> None:
+        self._stream_name = _find_stream_name(stream_name)
+        client = DISClient(
+            endpoint=endpoint,
+            region=region,
+            project_id=project_id,
+            stream_id=stream_id,
+            ak=ak,
+            sk=sk,
+            security_token=security_token,
+            auth_token=auth_token,
+            credentials=credentials,
+            signature=signature,
+            request_timeout=request_timeout,
+            verify=verify,
+            proxies=proxies,
+            allow_http=allow_http,
+        )
+        self._endpoint = client.target.endpoint
+        self._partition_key = _check_partition_key(partition_key)
+        pipeline_options = PipelineOptions(
+            stream_name=self._stream_name,
+            limits=BatchLimits(
+                options.count("max_batch_records", max_batch_records, high=MAX_REQUEST_RECORDS),
+                # 3.75 MiB of payload is what base64 turns into the 5 MiB that a request may have.
+                options.count("max_batch_bytes", max_batch_bytes, high=15 * _MIB // 4, unit="bytes"),
+            ),
+            flush_interval=options.seconds("flush_interval", flush_interval),
+            flush_level=options.level("flush_level", flush_level),
+            max_buffer_records=options.count("max_buffer_records", max_buffer_records),
+            max_buffer_bytes=options.count("max_buffer_bytes", max_buffer_bytes, unit="bytes"),
+            overflow=options.choice("overflow", overflow, OverflowPolicy),
+            block_timeout=options.seconds("block_timeout", block_timeout),
+            shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
+            policy=_check_policy(backoff_initial, backoff_max, delivery_timeout),
+        )
+        self._shutdown_timeout = pipeline_options.shutdown_timeout
+        super().__init__()
+        try:
+            self._pipeline = Pipeline(pipeline_options, client, find_fallback(fallback, self))
+        except BaseException:
+            super().close()  # logging must not flush a handler that never came to be
+            raise
+        # Records outlive a handler that is dropped without being closed.
+        weakref.finalize(self, self._pipeline.retire).atexit = False
+
+    # -- records in -------------------------------------------------------------------------------------------------
+
+    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:  # type: ignore[override] # 3.12 widened it
+        """
+        Filters *record*, formats it and puts it into the buffer, without the handler's lock.
+
+        The standard `handle` holds that lock around formatting, so that threads queue up behind each other; nothing in
+        here needs it.
+        """
+        ident = get_ident()
+        state = inside.get(ident)
+        if state is not None:
+            return self._handle_nested(record, ident, state)
+        inside[ident] = FORMATTING
+        try:
+            passed = self.filter(record) if self.filters else record
+            if passed:
+                self._accept(passed if isinstance(passed, logging.LogRecord) else record)
+        except Exception:
+            self.handleError(record)
+            return True
+        finally:
+            inside.pop(ident, None)
+        return passed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Formats *record* and puts it into the buffer; raises nothing."""
+        try:
+            self._accept(record)
+        except Exception:
+            self.handleError(record)
+
+    def _handle_nested(self, record: logging.LogRecord, ident: int, state: Inside) -> bool | logging.LogRecord:
+        """Handles a record that came up while its thread was busy with another one, or with delivering."""
+        if state.refuses(record.name):
+            return False
+        inside[ident] = state._replace(depth=state.depth + 1)
+        plain = state.depth >= _MAX_FORMATTING_DEPTH
+        try:
+            passed = self.filter(record) if self.filters and not plain else record
+            if passed:
+                accepted = passed if isinstance(passed, logging.LogRecord) else record
+                self._accept(accepted, plain=plain, trail=state.trail, may_block=not state.delivering)
+        except Exception:
+            self.handleError(record)
+            return True
+        finally:
+            inside[ident] = state
+        return passed
+
+    def _accept(
+        self, record: logging.LogRecord, *, plain: bool = False, trail: tuple[int, ...] = (), may_block: bool = True
+    ) -> None:
+        data = self._encode(record, plain)
+        pipeline = self._pipeline
+        key = self._partition_key
+        attributes = record.__dict__
+        if "dis_trail" in attributes:
+            trail += attributes["dis_trail"]
+        entry: Entry = _new_entry(
+            Entry,
+            (
+                data,
+                record.name if key is None or plain else self._key_of(record, key),
+                pipeline.epoch,
+                record.name,
+                record.levelno,
+                record.created,
+                record.pathname,
+                record.lineno,
+                record.funcName,
+                record.threadName,
+                trail,
+            ),
+        )
+        if len(data) > MAX_RECORD_BYTES:
+            message = f"the record has {len(data)} bytes, DIS takes {MAX_RECORD_BYTES}"
+            pipeline.reject(entry, FailureReason.TOO_LARGE, message)
+        else:
+            pipeline.put(entry, may_block=may_block)
+
+    def _encode(self, record: logging.LogRecord, plain: bool) -> bytes:
+        attributes = record.__dict__
+        is_fresh = "message" not in attributes
+        cached_traceback = record.exc_text
+        try:
+            text = _plain_text(record) if plain else self.format(record)
+        except Exception as error:
+            self.handleError(record)
+            text = _rescued_text(record, error)
+        # Formatting leaves its traces on the record, and other handlers should not see ours.
+        if is_fresh:
+            attributes.pop("message", None)
+            attributes.pop("asctime", None)
+        record.exc_text = cached_traceback
+        # DIS takes no empty record; an empty line is what an empty message looks like anywhere else.
+        return text.encode("utf-8", "backslashreplace") or b"\n"
+
+    def _key_of(self, record: logging.LogRecord, key: PartitionKey) -> str:
+        try:
+            value = key(record) if callable(key) else key % record.__dict__
+        except Exception:
+            self.handleError(record)
+            return record.name
+        return value if isinstance(value, str) else str(value)
+
+    # -- life and counters ------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override] # tells whether it succeeded
+        """
+        Sends what waits and returns True once every record accepted before the call has its verdict.
+
+        Args:
+            timeout: longest wait in seconds; default *shutdown_timeout*. A negative one counts as 0.
+
+        Returns:
+            False when the time was up first; the records stay on their way.
+        """
+        if timeout is not None:
+            return self._pipeline.flush(time.monotonic() + max(0.0, timeout))
+        started = time.monotonic()
+        try:
+            return self._pipeline.flush(budget.deadline(self._shutdown_timeout))
+        finally:
+            budget.charge(started)
+
+    def close(self) -> None:
+        """
+        Sends what waits, within *shutdown_timeout*, hands the rest to the fallback, and ends the thread.
+
+        May be called more than once. A record that comes later goes to the fallback with the code ``closed``.
+        """
+        started = time.monotonic()
+        try:
+            self._pipeline.close(budget.deadline(self._shutdown_timeout))
+        except Exception:
+            logging.getLogger("dis_logging").exception("dis_logging: closing the handler failed")
+        finally:
+            budget.charge(started)
+            super().close()
+
+    def stats(self) -> HandlerStats:
+        """Returns the counters of this process at this moment; never waits."""
+        return self._pipeline.stats()
+
+    def __repr__(self) -> str:
+        counted = self.stats()
+        return (
+            f"<DISHandler {self._stream_name} at {self._endpoint} ({logging.getLevelName(self.level)}): "
+            f"{counted.buffered} buffered, {counted.delivered} delivered, {counted.failed} failed, "
+            f"{counted.dropped} dropped, {self._pipeline.describe()}>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DISHandler holds keys, threads and connections and cannot be pickled")
+
+
+def _find_stream_name(stream_name: str | None) -> str:
+    if stream_name is None:
+        stream_name = options.from_environment("DIS_LOGGING_STREAM_NAME")
+    if stream_name is None:
+        raise ConfigurationError("stream_name is missing: give it as an option, or set DIS_LOGGING_STREAM_NAME")
+    return check_stream_name(stream_name)
+
+
+def _check_policy(backoff_initial: object, backoff_max: object, delivery_timeout: object) -> RetryPolicy:
+    return RetryPolicy(
+        backoff_initial=options.seconds("backoff_initial", backoff_initial, exclusive=True),
+        backoff_max=options.seconds("backoff_max", backoff_max, exclusive=True),
+        delivery_timeout=options.seconds("delivery_timeout", delivery_timeout, exclusive=True),
+    )
+
+
+def _check_partition_key(value: Any) -> PartitionKey | None:
+    """Returns the template or callable, or None for the logger's name, which needs no work for each record."""
+    if value == _BY_LOGGER_NAME:
+        return None
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, str):
+        raise ConfigurationError(f"partition_key must be a template or a callable, not {options.shown(value)}")
+    sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
+    sample.message = sample.asctime = ""
+    try:
+        value % vars(sample)
+    except KeyError:
+        pass  # an attribute that the application adds, in a filter or with extra=
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"partition_key is no %-style template ({error}): {options.shown(value)}") from None
+    return value
+
+
+def _plain_text(record: logging.LogRecord) -> str:
+    return record.getMessage()
+
+
+def _rescued_text(record: logging.LogRecord, error: Exception) -> str:
+    """Returns what can be said of a record that cannot be formatted, so that it costs at most its arguments."""
+    try:
+        message = str(record.msg)
+    except Exception:
+        message = f"<{type(record.msg).__name__} without text>"
+    return f"{message} [dis_logging: not formatted, {type(error).__name__}: {escape(_text_of(error), 200)}]"
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "no text"

@@ -1,0 +1,110 @@
+"""Reads one option at a time: the right type, within its range, or a `ConfigurationError` that names it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from dis_logging.errors import ConfigurationError
+from dis_logging.escaping import escape
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+EnumType = TypeVar("EnumType", bound=Enum)
+
+
+def shown(value: object) -> str:
+    """Returns *value* as an error message may show it: on one line, not endlessly long."""
+    return escape(repr(value), 120)
+
+
+def seconds(name: str, value: Any, *, low: float = 0.0, exclusive: bool = False, high: float = 86_400.0) -> float:
+    """Returns a duration in seconds between *low* and *high*; numeric strings are accepted."""
+    number: float = _number(name, value, float, "a number of seconds")
+    if not (low < number if exclusive else low <= number) or number > high:
+        bound = "more than" if exclusive else "at least"
+        raise ConfigurationError(f"{name} must be {bound} {low:g} s and at most {high:g} s, not {shown(value)}")
+    return number
+
+
+def count(name: str, value: Any, *, low: int = 1, high: int = 2**40, unit: str = "entries") -> int:
+    """Returns a whole number of *unit* between *low* and *high*; numeric strings are accepted."""
+    number: int = _number(name, value, int, f"a whole number of {unit}")
+    if not low <= number <= high:
+        raise ConfigurationError(f"{name} must be from {low} to {high} {unit}, not {shown(value)}")
+    return number
+
+
+def _number(name: str, value: Any, kind: type, what: str) -> Any:
+    # bool is an int in Python, yet max_batch_records=True is a mistake; so is 1.5 where a whole number is due.
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ConfigurationError(f"{name} must be {what}, not {shown(value)}")
+    try:
+        number = kind(value)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"{name} must be {what}, not {shown(value)}") from None
+    if not math.isfinite(number) or (isinstance(value, float) and number != value):
+        raise ConfigurationError(f"{name} must be {what}, not {shown(value)}")
+    return number
+
+
+def switch(name: str, value: Any) -> bool:
+    """Returns a boolean; the strings of `.ini` files and environment variables are accepted."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ConfigurationError(f"{name} must be true or false, not {shown(value)}")
+
+
+def choice(name: str, value: Any, choices: type[EnumType]) -> EnumType:
+    """Returns the member of *choices* that *value* names."""
+    if isinstance(value, choices):
+        return value
+    for member in choices:
+        if member.value == value:
+            return member
+    names = ", ".join(repr(member.value) for member in choices)
+    raise ConfigurationError(f"{name} must be one of {names}, not {shown(value)}")
+
+
+def level(name: str, value: Any) -> int:
+    """Returns a logging level given as a number, a numeric string or a name known to `logging`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if value.strip().isdigit():
+            return int(value)
+        known = logging.getLevelName(value.strip().upper())
+        if isinstance(known, int):
+            return known
+    raise ConfigurationError(f"{name} must be a logging level such as 'ERROR' or 40, not {shown(value)}")
+
+
+def text(name: str, value: Any) -> str:
+    """Returns a non-empty string without surrounding white space."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{name} must be a non-empty string, not {shown(value)}")
+    return value.strip()
+
+
+def secret(name: str, value: Any) -> str:
+    """Returns a secret that is fit for an HTTP header; the value is never part of the error."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}")
+    stripped = value.strip()
+    if not stripped or not stripped.isascii() or not stripped.isprintable():
+        raise ConfigurationError(f"{name} must be non-empty printable ASCII (its value is not shown)")
+    return stripped
+
+
+def from_environment(*names: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """Returns the first of the environment variables *names* that is set and not empty, else None."""
+    environ = os.environ if environ is None else environ
+    return next((environ[name] for name in names if environ.get(name)), None)

@@ -1,0 +1,207 @@
+"""A FIFO bounded by count and bytes, and what happens when it is full."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+
+from dis_logging.pipeline.entry import Entry
+from dis_logging.pipeline.stats import Ledger
+
+_NEVER = 2**62
+
+
+class OverflowPolicy(str, Enum):
+    """
+    Who gives way when the buffer is full; the values are those of the option *overflow*.
+
+    `FALLBACK`: the new record goes to the fallback. `DROP_NEWEST`: the new record is dropped and counted.
+    `DROP_OLDEST`: the oldest waiting record is dropped and counted; where none waits (all are in flight), the new one.
+    `BLOCK`: the caller waits for room, at most *block_timeout* seconds, then as `FALLBACK`.
+    """
+
+    FALLBACK = "fallback"
+    DROP_NEWEST = "drop_newest"
+    DROP_OLDEST = "drop_oldest"
+    BLOCK = "block"
+
+
+class Buffer:
+    """
+    Entries that wait for their batch.
+
+    `put` may be called from any thread, from signal handlers and from destructors: it takes no lock and, unless the policy
+    is `BLOCK`, waits for nobody. `queue` and `parked` are emptied by whoever holds the delivery's lock; only dropping the
+    oldest entry takes from them without it.
+
+    Args:
+        ledger: counts what comes and goes; room is what it says has not left yet.
+        max_records, max_bytes: what may wait, in flight included; bytes are payload bytes.
+        policy: what to do when a further entry does not fit.
+        block_timeout: seconds one caller waits at most under `BLOCK`.
+        flush_level: an entry this severe wakes the sender.
+        wake: called when there is reason to send.
+        overflow: called with an entry that goes to the fallback for want of room.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_records: int,
+        max_bytes: int,
+        policy: OverflowPolicy,
+        block_timeout: float,
+        flush_level: int,
+        wake: Callable[[], None],
+        overflow: Callable[[Entry], None],
+    ) -> None:
+        self._ledger = ledger
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._policy = policy
+        self._block_timeout = block_timeout
+        self._flush_level = flush_level
+        self._wake = wake
+        self._overflow = overflow
+        self.queue: deque[Entry] = deque()
+        # Entries of keys that must wait for an earlier batch; each list in order, all older than the queue's.
+        self.parked: dict[str, deque[Entry]] = {}
+        self.urgent = False
+        # The sender is woken when the ledger's counters reach these; they change with what it is waiting for.
+        self._wake_entries = 0
+        self._wake_bytes = 0
+
+    def put(self, entry: Entry, *, may_block: bool = True) -> None:
+        """Accepts *entry*, or does with it what the overflow policy says."""
+        ledger = self._ledger
+        size = len(entry.data)
+        if (
+            ledger.entries_in - ledger.entries_out >= self._max_records
+            or ledger.bytes_in - ledger.bytes_out + size > self._max_bytes
+        ) and not self._make_room(entry, size, may_block):
+            return
+        ledger.entries_in += 1
+        ledger.bytes_in += size
+        entry.epoch.accepted += 1
+        self.queue.append(entry)
+        if entry.levelno >= self._flush_level:
+            self.urgent = True
+            self._wake()
+        elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:
+            self._wake()
+
+    # -- the sender's side ------------------------------------------------------------------------------------------
+
+    def wake_at(self, entries: int, size: int) -> None:
+        """Asks to be woken once so many entries, or payload bytes, are in the queue."""
+        self._wake_entries = self._ledger.entries_taken + entries
+        self._wake_bytes = self._ledger.bytes_taken + size
+
+    def wake_never(self) -> None:
+        """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
+        self._wake_entries = self._wake_bytes = _NEVER
+
+    def wake_always(self) -> None:
+        """Asks to be woken by every entry: there is no sender, or the buffer is closed."""
+        self._wake_entries = self._wake_bytes = 0
+
+    def waiting(self) -> tuple[int, int]:
+        """Returns how many entries, and payload bytes, are in the queue."""
+        ledger = self._ledger
+        return len(self.queue), ledger.bytes_in - ledger.bytes_taken
+
+    def take(self) -> Entry:
+        """Removes and returns the oldest entry of the queue; IndexError when there is none."""
+        entry = self.queue.popleft()
+        self._ledger.entries_taken += 1
+        self._ledger.bytes_taken += len(entry.data)
+        return entry
+
+    def give_back(self, entry: Entry) -> None:
+        """Puts back what `take` just returned."""
+        self._ledger.entries_taken -= 1
+        self._ledger.bytes_taken -= len(entry.data)
+        self.queue.appendleft(entry)
+
+    def park(self, entry: Entry) -> None:
+        """Sets *entry*, just taken, aside until the earlier entries of its key have their verdict."""
+        parked = self.parked.get(entry.partition_key)
+        if parked is None:
+            parked = self.parked[entry.partition_key] = deque()
+        parked.append(entry)
+
+    def take_all(self) -> list[Entry]:
+        """Removes and returns every entry, parked ones first."""
+        entries: list[Entry] = []
+        for parked in list(self.parked.values()):
+            while parked:
+                entries.append(parked.popleft())
+        self.parked.clear()
+        with suppress(IndexError):  # the end of the queue
+            while True:
+                entries.append(self.take())
+        return entries
+
+    # -- overflow ---------------------------------------------------------------------------------------------------
+
+    def _make_room(self, entry: Entry, size: int, may_block: bool) -> bool:
+        """Returns whether *entry* fits after all; if not, its fate is decided here."""
+        if self._policy is OverflowPolicy.DROP_OLDEST and size <= self._max_bytes:
+            while not self._fits(size):
+                if not self._drop_oldest():
+                    return self._drop_newest(entry)
+            return True
+        if self._policy in (OverflowPolicy.DROP_NEWEST, OverflowPolicy.DROP_OLDEST):
+            return self._drop_newest(entry)
+        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes and self._wait_for_room(size):
+            return True
+        self._ledger.passed_by += 1
+        entry.epoch.accepted += 1
+        self._overflow(entry)
+        return False
+
+    def _fits(self, size: int) -> bool:
+        ledger = self._ledger
+        return (
+            ledger.entries_in - ledger.entries_out < self._max_records
+            and ledger.bytes_in - ledger.bytes_out + size <= self._max_bytes
+        )
+
+    def _drop_newest(self, entry: Entry) -> bool:
+        self._ledger.passed_by += 1
+        entry.epoch.accepted += 1
+        self._ledger.settle_dropped(entry, buffered=False)
+        return False
+
+    def _drop_oldest(self) -> bool:
+        entry = self._take_oldest()
+        if entry is None:
+            return False
+        self._ledger.settle_dropped(entry, buffered=True)
+        return True
+
+    def _take_oldest(self) -> Entry | None:
+        try:
+            if self.parked:
+                return next(iter(self.parked.values())).popleft()
+        except (IndexError, StopIteration, RuntimeError):
+            pass  # the sender changed the parked keys at this moment; the queue's head is nearly as old
+        try:
+            return self.take()
+        except IndexError:
+            return None
+
+    def _wait_for_room(self, size: int) -> bool:
+        deadline = time.monotonic() + self._block_timeout
+        self._wake()
+        with self._ledger.bell() as bell:
+            while not self._fits(size):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                bell.wait(remaining)
+        return True

@@ -1,0 +1,386 @@
+"""
+Takes batches to their verdicts: what to send next, the attempt, what must go again, and who gets the rest.
+
+Nothing in here sleeps. A batch that must wait for its retry is set aside with its keys, and the entries of other keys go on;
+an error that concerns the whole service closes the gate for all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import RLock
+from typing import Protocol
+
+from dis_logging.client.models import PutRecordsResultEntry
+from dis_logging.errors import DeliveryError, ServiceError, UnknownOutcomeError
+from dis_logging.pipeline.batching import BatchLimits, take_batch
+from dis_logging.pipeline.buffer import Buffer
+from dis_logging.pipeline.entry import Entry, Failure, FailureReason
+from dis_logging.pipeline.reentry import delivering
+from dis_logging.pipeline.retry import (
+    MAX_LONE_REFUSALS,
+    Reaction,
+    RetryPolicy,
+    RetryState,
+    failure_code,
+    is_outcome_unknown,
+    reaction_to_code,
+    reaction_to_error,
+)
+from dis_logging.pipeline.stats import Ledger
+
+
+class Sender(Protocol):
+    """What the pipeline needs of a client: one attempt, which returns the refused entries by their index."""
+
+    def send(
+        self, stream_name: str, entries: Sequence[Entry], timeout: float
+    ) -> Mapping[int, PutRecordsResultEntry]: ...
+
+
+class _Part:
+    """Entries that go in one request, and what earlier attempts with them came to."""
+
+    __slots__ = ("attempts", "entries", "outcome_unknown")
+
+    def __init__(self, entries: list[Entry], attempts: int = 0, outcome_unknown: bool = False) -> None:
+        self.entries = entries
+        self.attempts = attempts
+        self.outcome_unknown = outcome_unknown
+
+
+class _Batch:
+    """
+    The parts of one batch, sent one after the other, and the keys that wait until the last one has its verdict.
+
+    Starts with one part; a refusal of the whole request splits it.
+    """
+
+    __slots__ = ("abandoned", "is_sending", "keys", "not_before", "parts", "retry")
+
+    def __init__(self, entries: list[Entry], retry: RetryState) -> None:
+        self.parts = deque([_Part(entries)])
+        self.keys = {entry.partition_key for entry in entries}
+        self.retry = retry
+        self.not_before = 0.0
+        self.is_sending = False
+        self.abandoned = False
+
+
+class Delivery:
+    """
+    Sends what is due, one attempt at a time.
+
+    `send_due` and `send_one` may be called from several threads; `max_in_flight` bounds how many of them send at once, and
+    a key is never in two requests. The lock guards the batches, the gate and the circuit; it is never held while sending
+    or handing over, and no emitting thread ever takes it.
+
+    Args:
+        sender: makes one attempt.
+        stream_name: where to.
+        buffer: where entries come from.
+        ledger: where verdicts are counted.
+        fail: takes the failures; returns at once.
+        policy: the retry rules.
+        limits: of one batch.
+        flush_interval: seconds that an entry waits for company at most.
+        max_in_flight: requests at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        sender: Sender,
+        stream_name: str,
+        buffer: Buffer,
+        ledger: Ledger,
+        fail: Callable[[Failure], None],
+        policy: RetryPolicy,
+        limits: BatchLimits,
+        flush_interval: float,
+        max_in_flight: int = 1,
+    ) -> None:
+        self._sender = sender
+        self._stream_name = stream_name
+        self._buffer = buffer
+        self._ledger = ledger
+        self._fail = fail
+        self._policy = policy
+        self._limits = limits
+        self._flush_interval = flush_interval
+        self._max_in_flight = max_in_flight
+        self._lock = RLock()
+        self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
+        self._busy_keys: set[str] = set()  # of those batches
+        self._sending = 0
+        self._linger_until: float | None = None  # when what waits in the buffer is due
+        self._gate_until = 0.0  # nothing is sent before, after an error of the whole service
+        self._circuit = policy.new_circuit()
+        self._lone_refusals = 0
+        self._demands = 0  # flushes under way: everything is due
+
+    # -- what the threads call --------------------------------------------------------------------------------------
+
+    def send_due(self) -> float | None:
+        """Sends everything that is due and returns the seconds until more may be, None meaning until woken."""
+        self._buffer.wake_never()
+        while self.send_one():
+            pass
+        return self._plan()
+
+    def send_one(self, deadline: float | None = None) -> bool:
+        """
+        Sends one batch if one is due; returns whether it did.
+
+        Args:
+            deadline: monotonic time by which the attempt must end, earlier than *request_timeout* allows.
+        """
+        batch = self._claim()
+        if batch is None:
+            return False
+        self._attempt(batch, deadline)
+        return True
+
+    def demand(self) -> None:
+        """Makes everything due, until `release` is called as often."""
+        self._demands += 1
+
+    def release(self) -> None:
+        """Ends a `demand`."""
+        self._demands -= 1
+
+    def abandon(self, message: str) -> None:
+        """Gives up everything that has no verdict yet; an answer that still comes is ignored."""
+        with self._lock:
+            for batch in self._batches:
+                batch.abandoned = True
+                for part in batch.parts:
+                    self._fail_part(part, FailureReason.CLOSED.value, message, unknown=batch.is_sending)
+            self._batches.clear()
+            self._busy_keys.clear()
+            self._fail_entries(self._buffer.take_all(), FailureReason.CLOSED.value, message)
+            self._linger_until = None
+
+    def describe(self) -> str:
+        """Returns the state of the way to the service in a few words."""
+        if self._circuit.is_open:
+            return f"circuit open after {self._circuit.code}"
+        if time.monotonic() < self._gate_until:
+            return "waiting to retry"
+        return f"{self._sending} in flight"
+
+    # -- what to send next ------------------------------------------------------------------------------------------
+
+    def _claim(self) -> _Batch | None:
+        now = time.monotonic()
+        with self._lock:
+            if self._circuit.blocks(now):
+                self._fail_all_due(now)
+                return None
+            if now < self._gate_until or self._sending >= self._max_in_flight:
+                return None
+            batch = self._next_retry(now) or self._cut(now)
+            if batch is not None:
+                batch.is_sending = True
+                self._sending += 1
+                if self._circuit.is_open:
+                    self._circuit.postpone_probe()  # this batch is the probe; meanwhile the rest goes to the fallback
+            return batch
+
+    def _next_retry(self, now: float) -> _Batch | None:
+        return next((batch for batch in self._batches if not batch.is_sending and batch.not_before <= now), None)
+
+    def _cut(self, now: float) -> _Batch | None:
+        if not self._is_due(now):
+            return None
+        urgent, self._buffer.urgent = self._buffer.urgent, False
+        entries = take_batch(self._buffer, self._limits, self._busy_keys)
+        if self._buffer.queue:
+            self._buffer.urgent |= urgent
+        else:
+            self._linger_until = None
+        if not entries:
+            return None
+        batch = _Batch(entries, self._policy.begin())
+        self._batches.append(batch)
+        self._busy_keys |= batch.keys
+        return batch
+
+    def _is_due(self, now: float) -> bool:
+        if self._buffer.parked and not self._buffer.parked.keys() <= self._busy_keys:
+            return True  # they have waited long enough for the batch before them
+        count, size = self._buffer.waiting()
+        if not count:
+            return False
+        if self._linger_until is None:
+            self._linger_until = now + self._flush_interval
+        return (
+            self._demands > 0
+            or self._buffer.urgent
+            or count >= self._limits.max_records
+            or size >= self._limits.max_bytes
+            or now >= self._linger_until
+        )
+
+    def _plan(self) -> float | None:
+        """Returns the seconds until something is due, having told the buffer what to wake the sender for."""
+        with self._lock:
+            # The thresholds are set before the queue is looked at: an entry that came before the first rang nobody
+            # and is seen by the second.
+            self._buffer.wake_at(1, 1)
+            now = time.monotonic()
+            moments = [max(batch.not_before, self._gate_until) for batch in self._batches if not batch.is_sending]
+            if self._buffer.waiting()[0]:
+                self._buffer.wake_at(self._limits.max_records, self._limits.max_bytes)
+                moments.append(max(now if self._is_due(now) else self._linger_until or now, self._gate_until))
+                if now < self._gate_until:
+                    self._buffer.wake_never()
+            if self._sending:
+                return None  # whoever sends looks again afterwards
+            return min(moments) - now if moments else None
+
+    # -- the attempt ------------------------------------------------------------------------------------------------
+
+    def _attempt(self, batch: _Batch, deadline: float | None) -> None:
+        part = batch.parts[0]
+        entries = part.entries
+        timeout = min(batch.retry.deadline, deadline or batch.retry.deadline) - time.monotonic()
+        self._ledger.requests += 1
+        if part.attempts:
+            self._ledger.retried += len(entries)
+        part.attempts += 1
+        refused: Mapping[int, PutRecordsResultEntry] = {}
+        error: DeliveryError | None = None
+        try:
+            with delivering():
+                refused = self._sender.send(self._stream_name, entries, timeout)
+        except DeliveryError as failure:
+            error = failure
+        except Exception as failure:  # a defect must cost a retry, not a batch
+            error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")
+        except BaseException:  # Ctrl-C in the thread that flushes
+            with self._lock:
+                part.outcome_unknown = True
+                self._stop_sending(batch)
+            raise
+        with self._lock:
+            self._stop_sending(batch)
+            if batch.abandoned:
+                return
+            if error is None:
+                self._take_answer(batch, part, refused)
+            else:
+                self._take_refusal(batch, part, error)
+            self._finish_if_empty(batch)
+
+    def _stop_sending(self, batch: _Batch) -> None:
+        batch.is_sending = False
+        self._sending -= 1
+
+    def _finish_if_empty(self, batch: _Batch) -> None:
+        while batch.parts and not batch.parts[0].entries:
+            batch.parts.popleft()
+        if not batch.parts:
+            self._batches.remove(batch)
+            self._busy_keys -= batch.keys
+
+    def _take_answer(self, batch: _Batch, part: _Part, refused: Mapping[int, PutRecordsResultEntry]) -> None:
+        """Settles each entry by its own result; what DIS may take later stays for the retry."""
+        entries = part.entries
+        self._gate_until = 0.0
+        again: list[Entry] = []
+        last: PutRecordsResultEntry | None = None
+        failures: list[Failure] = []
+        for index in sorted(refused):
+            entry, result = entries[index], refused[index]
+            reaction = reaction_to_code(result.error_code)
+            if reaction is Reaction.RETRY:
+                again.append(entry)
+                last = result
+                continue
+            failures.append(self._failure(entry, part, result.error_code, result.error_message))
+            if reaction is Reaction.OPEN_CIRCUIT:
+                self._circuit.open(result.error_code, result.error_message)
+        delivered = [entry for index, entry in enumerate(entries) if index not in refused] if refused else entries
+        part.entries = again
+        if delivered:
+            self._lone_refusals = 0
+            self._circuit.close()
+            self._ledger.settle_delivered(delivered)
+        for failure in failures:
+            self._fail(failure)
+        if last is not None:
+            error = ServiceError(200, last.error_code, last.error_message)
+            self._retry_later(batch, error, progress=len(again) < len(entries))
+
+    def _take_refusal(self, batch: _Batch, part: _Part, error: DeliveryError) -> None:
+        """Decides what a failed request means for its entries, for its batch and for everybody."""
+        part.outcome_unknown |= is_outcome_unknown(error)
+        reaction = reaction_to_error(error)
+        if reaction is Reaction.OPEN_CIRCUIT or self._circuit.is_open:
+            self._open_circuit(batch, error)
+        elif reaction is Reaction.RETRY:
+            wait = self._retry_later(batch, error)
+            self._gate_until = max(self._gate_until, time.monotonic() + wait)
+        elif len(part.entries) > 1:
+            self._split(batch, part)
+        else:
+            self._lone_refusals += 1
+            self._fail_part(part, failure_code(error), str(error))
+            if self._lone_refusals >= MAX_LONE_REFUSALS:
+                self._open_circuit(batch, error)
+
+    def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False) -> float:
+        """Sets *batch* aside until its next attempt, or gives it up; returns how long the service wants peace."""
+        wait = batch.retry.next_wait(error, progress=progress)
+        if wait is None:
+            for remaining in batch.parts:
+                self._fail_part(remaining, failure_code(error), str(error))
+            return getattr(error, "retry_after", None) or 0.0
+        batch.not_before = time.monotonic() + wait
+        return wait
+
+    def _split(self, batch: _Batch, part: _Part) -> None:
+        """Halves *part*: the refusal may concern a single entry, or the size."""
+        middle = len(part.entries) // 2
+        batch.parts.popleft()
+        for half in (part.entries[middle:], part.entries[:middle]):
+            batch.parts.appendleft(_Part(half, part.attempts, part.outcome_unknown))
+
+    def _open_circuit(self, batch: _Batch, error: DeliveryError) -> None:
+        """Stops sending; the batch that met the error goes to the fallback, and so does all that comes meanwhile."""
+        self._circuit.open(failure_code(error), str(error))
+        for part in batch.parts:
+            self._fail_part(part, self._circuit.code, self._circuit.message)
+
+    def _fail_all_due(self, now: float) -> None:
+        """While the circuit is open: everything that would be sent now goes to the fallback instead."""
+        code, message = self._circuit.code, self._circuit.message
+        for batch in [batch for batch in self._batches if not batch.is_sending]:
+            for part in batch.parts:
+                self._fail_part(part, code, message)
+            self._finish_if_empty(batch)
+        while self._is_due(now):
+            entries = take_batch(self._buffer, self._limits, self._busy_keys)
+            if not entries:
+                break
+            self._fail_entries(entries, code, message)
+        if not self._buffer.queue:
+            self._buffer.urgent = False
+            self._linger_until = None
+
+    def _fail_part(self, part: _Part, code: str, message: str, *, unknown: bool = False) -> None:
+        entries, part.entries = part.entries, []
+        part.outcome_unknown |= unknown
+        for entry in entries:
+            self._fail(self._failure(entry, part, code, message))
+
+    def _fail_entries(self, entries: Iterable[Entry], code: str, message: str) -> None:
+        for entry in entries:
+            self._fail(Failure(entry, code, message, 0, outcome_unknown=False, buffered=True))
+
+    @staticmethod
+    def _failure(entry: Entry, part: _Part, code: str, message: str) -> Failure:
+        return Failure(entry, code, message, part.attempts, part.outcome_unknown, buffered=True)

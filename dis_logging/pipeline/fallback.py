@@ -1,0 +1,335 @@
+"""Hands failures to the user's fallback handler, reason attached; the last resort is a line on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dis_logging import options
+from dis_logging.errors import ConfigurationError
+from dis_logging.escaping import escape
+from dis_logging.pipeline.entry import Entry, Failure
+from dis_logging.pipeline.reentry import delivering
+from dis_logging.pipeline.stats import Bell, Ledger
+from dis_logging.pipeline.worker import Worker
+
+# What may wait for a slow fallback beyond the buffer, after an overflow. Beyond that the emitting thread hands over by
+# itself, as with any other handler: the alternatives would be to lose the record or to take memory without bound.
+_MAX_OVERFLOW_RECORDS = 10_000
+_MAX_OVERFLOW_BYTES = 4 * 1024 * 1024
+# How long an emitting thread then waits for a fallback that another thread is in.
+_PATIENCE = 0.1
+
+FallbackLookup = Callable[[], "logging.Handler | None"]
+
+
+class Fallback:
+    """
+    Gives every failure to one handler, in the order of the verdicts, in a thread of its own.
+
+    The thread starts with the first failure, so that a fallback that blocks holds up neither the sending nor the
+    application. `put` may be called from anywhere and, until the backlog of overflowed entries is full, waits for nobody.
+
+    Args:
+        lookup: returns the handler, or None while there is none; asked until it gives one.
+        stream_name: told to the handler with each failure.
+        ledger: where each failure is counted once the handler has it.
+    """
+
+    def __init__(self, lookup: FallbackLookup, stream_name: str, ledger: Ledger) -> None:
+        self._lookup = lookup
+        self._handler: logging.Handler | None = None
+        self._stream_name = stream_name
+        self._worker = Worker("dis_logging-fallback", self._step)
+        self.reset_after_fork(ledger)
+
+    def reset_after_fork(self, ledger: Ledger) -> None:
+        """Starts over with nothing to hand over."""
+        self._ledger = ledger
+        self._queue: deque[_Pending] = deque()
+        self._current: _Pending | None = None
+        self._current_since = 0.0
+        self._overflow_entries = 0
+        self._overflow_bytes = 0
+        self._idle = Bell()
+        self._worker.reset_after_fork()
+
+    def resolve(self) -> None:
+        """Looks the handler up and holds it, if it can be had by now; nothing else may keep it alive."""
+        if self._handler is None:
+            self._handler = self._lookup()
+
+    def put(self, failure: Failure) -> None:
+        """Takes *failure* for handing over."""
+        if not failure.buffered:
+            if self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES:
+                self.hand_over_now(failure)
+                return
+            self._overflow_entries += 1
+            self._overflow_bytes += len(failure.entry.data)
+        self._queue.append(_Pending(failure))
+        self._worker.wake()
+
+    def hand_over_now(self, failure: Failure) -> None:
+        """
+        Hands *failure* over in the calling thread.
+
+        Waits only a moment for a handler that another thread is in: that one may be blocked for good.
+        """
+        pending = _Pending(failure, in_backlog=False)
+        self.resolve()
+        lock = getattr(self._handler, "lock", None)
+        if lock is None:
+            self._hand_over(pending)
+        elif lock.acquire(timeout=_PATIENCE):
+            try:
+                self._hand_over(pending)
+            finally:
+                lock.release()
+        else:
+            self._last_resort(failure, "the fallback is busy")
+            self._settle(pending)
+
+    def drain(self, deadline: float) -> None:
+        """
+        Returns when everything is handed over, at the latest at *deadline* (monotonic).
+
+        What the handler would not take by then gets a line on stderr each, and counts as handed over.
+        """
+        while (self._queue or self._current is not None) and time.monotonic() < deadline:
+            if self._worker.is_alive or self._current is not None:
+                self._idle.wait(min(0.05, deadline - time.monotonic()))
+            else:
+                self._step()
+        stuck = self._current
+        if stuck is not None:
+            self._last_resort(stuck.failure, "the fallback did not take it in time")
+            self._settle(stuck)
+        while self._queue:
+            pending = self._queue.popleft()
+            self._last_resort(pending.failure, "the fallback did not take it in time")
+            self._settle(pending)
+
+    def stop(self) -> None:
+        """Ends the thread after its current failure."""
+        self._worker.stop()
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether somebody hands over in the background."""
+        return self._worker.is_alive
+
+    def hand_over_all(self) -> None:
+        """Hands everything over in the calling thread; for when there is no thread to be had."""
+        self._step()
+
+    def _step(self) -> float | None:
+        while True:
+            try:
+                pending = self._queue.popleft()
+            except IndexError:
+                self._idle.ring()
+                return None
+            self._current = pending
+            try:
+                self._hand_over(pending)
+            finally:
+                self._current = None
+
+    def _hand_over(self, pending: _Pending) -> None:
+        self.resolve()
+        failure, handler = pending.failure, self._handler
+        try:
+            if handler is None or id(self) in failure.entry.trail:
+                # Its own fallback led back to us: handing it over once more would go round for ever.
+                self._last_resort(failure)
+                return
+            record = failed_record(failure, self._stream_name, id(self))
+            with delivering(fallback_of=id(self)):
+                # Logger.callHandlers checks the level, Handler.handle does not; the user set it for a reason.
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+        except Exception as error:
+            self._last_resort(failure, f"the fallback raised {type(error).__name__}")
+        finally:
+            self._settle(pending)
+
+    def _settle(self, pending: _Pending) -> None:
+        if pending.settled:
+            return
+        pending.settled = True
+        failure = pending.failure
+        if pending.in_backlog and not failure.buffered:
+            self._overflow_entries -= 1
+            self._overflow_bytes -= len(failure.entry.data)
+        self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
+
+    def _last_resort(self, failure: Failure, why: str = "") -> None:
+        line = _stderr_line(failure, why)
+        try:
+            if sys.stderr is not None:
+                sys.stderr.write(line)
+        except Exception:  # noqa: S110 - stderr is closed, or was interrupted while writing: nobody is left to tell
+            pass
+
+
+class _Pending:
+    """A failure on its way to the handler; settled once, even if two threads give up on it."""
+
+    __slots__ = ("failure", "in_backlog", "settled")
+
+    def __init__(self, failure: Failure, *, in_backlog: bool = True) -> None:
+        self.failure = failure
+        self.in_backlog = in_backlog
+        self.settled = False
+
+
+def failed_record(failure: Failure, stream_name: str, handler_id: int) -> logging.LogRecord:
+    """Returns the record that a fallback gets: the original's origin, the formatted text, and the reason."""
+    entry = failure.entry
+    record = logging.LogRecord(
+        entry.name, entry.levelno, entry.pathname, entry.lineno, _text(entry), None, None, entry.function
+    )
+    record.created = entry.created
+    record.msecs = (entry.created - int(entry.created)) * 1000
+    record.threadName = entry.thread_name
+    record.thread = None
+    record.dis_error_code = failure.code
+    record.dis_error_message = failure.message
+    record.dis_stream_name = stream_name
+    record.dis_partition_key = entry.partition_key
+    record.dis_attempts = failure.attempts
+    record.dis_outcome_unknown = failure.outcome_unknown
+    record.dis_trail = (*entry.trail, handler_id)
+    return record
+
+
+def _stderr_line(failure: Failure, why: str) -> str:
+    entry = failure.entry
+    reason = failure.code + (f" ({failure.message})" if failure.message else "") + (f", {why}" if why else "")
+    level = logging.getLevelName(entry.levelno)
+    return f"dis_logging: not delivered: {escape(reason)}: {escape(entry.name)} {level}: {escape(_text(entry))}\n"
+
+
+def _text(entry: Entry) -> str:
+    return entry.data.decode("utf-8", "replace")
+
+
+# -- the four forms of the option -----------------------------------------------------------------------------------
+
+
+def find_fallback(option: Any, owner: logging.Handler) -> FallbackLookup:
+    """
+    Returns how to get the handler that the option *fallback* means.
+
+    Args:
+        option: None (stderr), a handler, the name of one, what `dictConfig` makes of ``cfg://handlers.x``, or the
+            configuration of one.
+        owner: the handler that the option belongs to; being its own fallback means stderr.
+
+    Raises:
+        ConfigurationError: the option is none of these, or the handler it describes cannot be made.
+    """
+    find = _find(option)
+    myself = weakref.ref(owner)
+
+    def lookup() -> logging.Handler | None:
+        handler = find()
+        return None if handler is myself() else handler
+
+    return lookup
+
+
+def _find(option: Any) -> FallbackLookup:
+    if option is None or isinstance(option, logging.Handler):
+        return lambda: option
+    if isinstance(option, str):
+        return _find_by_name(options.text("fallback", option))
+    if isinstance(option, Mapping):
+        return _find_unbuilt(option) or _build(option)
+    raise ConfigurationError(
+        f"fallback must be a handler, the name of one, or the configuration of one, not {options.shown(option)}"
+    )
+
+
+def _find_by_name(name: str) -> FallbackLookup:
+    # Within dictConfig or fileConfig the handler may be built after us and be held by nobody, so its place in the
+    # configuration is better than its name. Nothing tells a constructor that it runs in there but its callers.
+    handlers = _handlers_being_configured()
+    if handlers is not None and name in handlers:
+        return lambda: _built(handlers.get(name))
+    handler = _handler_named(name)
+    if handler is None:
+        raise ConfigurationError(f"fallback: there is no handler named {options.shown(name)}")
+    return lambda: handler
+
+
+def _handler_named(name: str) -> logging.Handler | None:
+    by_name: Callable[[str], logging.Handler | None] | None = getattr(logging, "getHandlerByName", None)  # 3.12
+    found: logging.Handler | None = by_name(name) if by_name else vars(logging)["_handlers"].get(name)
+    return found
+
+
+def _handlers_being_configured() -> dict[str, Any] | None:
+    config = sys.modules.get("logging.config")
+    if config is None:
+        return None
+    frame = sys._getframe()  # noqa: SLF001 - the only way to see who calls
+    while frame is not None:
+        local = frame.f_locals
+        if frame.f_code.co_name == "configure" and isinstance(local.get("self"), config.DictConfigurator):
+            handlers = local["self"].config.get("handlers")
+            return handlers if isinstance(handlers, dict) else None
+        if frame.f_code.co_name == "_install_handlers" and frame.f_globals.get("__name__") == "logging.config":
+            named = dict.fromkeys(name.strip() for name in local["cp"]["handlers"]["keys"].split(","))
+            return _FileConfigHandlers(named, local["handlers"])
+        frame = frame.f_back  # type: ignore[assignment] # the outermost frame has none
+    return None
+
+
+class _FileConfigHandlers(dict[str, Any]):
+    """The handlers that a fileConfig file names, looked up among those it has built so far."""
+
+    def __init__(self, named: Mapping[str, None], built: Mapping[str, logging.Handler]) -> None:
+        super().__init__(named)
+        self._built = built
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._built.get(name, default)
+
+
+def _find_unbuilt(option: Mapping[str, Any]) -> FallbackLookup | None:
+    """Returns how to get the handler that ``cfg://handlers.x`` stands for while it is not built, else None."""
+    configurator = getattr(option, "configurator", None)
+    handlers = getattr(configurator, "config", {}).get("handlers")
+    if not isinstance(handlers, dict):
+        return None
+    # The reference arrives as the very dictionary that configures the other handler. dictConfig will put the
+    # handler in its place.
+    name = next((name for name, value in dict.items(handlers) if value is option), None)
+    return None if name is None else lambda: _built(dict.get(handlers, name))
+
+
+def _built(value: Any) -> logging.Handler | None:
+    return value if isinstance(value, logging.Handler) else None
+
+
+def _build(option: Mapping[str, Any]) -> FallbackLookup:
+    from logging.config import DictConfigurator  # pulls in socketserver, and few users need it
+
+    configurator = getattr(option, "configurator", None) or DictConfigurator({"version": 1})
+    try:
+        handler: logging.Handler = configurator.configure_handler(dict(option))
+    except Exception as error:
+        # The configuration may hold secrets, so neither it nor the text of the cause is shown.
+        raise ConfigurationError(
+            f"fallback: its configuration cannot be used ({type(error).__name__} while making the handler)"
+        ) from None
+    if not isinstance(handler, logging.Handler):
+        raise ConfigurationError(f"fallback: its configuration makes a {type(handler).__name__}, not a handler")
+    return lambda: handler

@@ -1,0 +1,263 @@
+"""Joins the stages from the buffer to the verdict, and gives them the life of a handler: put, flush, close, fork."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dis_logging.pipeline import lifecycle
+from dis_logging.pipeline.batching import BatchLimits
+from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
+from dis_logging.pipeline.delivery import Delivery, Sender
+from dis_logging.pipeline.entry import Entry, Epoch, Failure, FailureReason
+from dis_logging.pipeline.fallback import Fallback, FallbackLookup
+from dis_logging.pipeline.reentry import is_delivering
+from dis_logging.pipeline.retry import RetryPolicy
+from dis_logging.pipeline.stats import HandlerStats, Ledger
+from dis_logging.pipeline.worker import Worker
+
+# How long a thread that flushes leaves the sending to the worker before it helps. The worker cannot send while the
+# flushing thread holds logging's module lock (dictConfig) and the HTTP library's loggers have cold level caches.
+_PATIENCE = 0.05
+# What close may take beyond shutdown_timeout for the last records to reach the fallback.
+_HANDOVER_TIME = 0.3
+
+# The loggers that are asked for their level while a batch is sent. Asking them before a batch is claimed fills their
+# caches, so that the thread that has one does not stop for logging's module lock.
+_DELIVERY_LOGGERS = [logging.getLogger(name) for name in ("urllib3.connectionpool", "urllib3.util.retry", "urllib3")]
+
+
+class ClosableSender(Sender, Protocol):
+    """A sender that holds connections."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """The options of `DISHandler` that the pipeline obeys, checked."""
+
+    stream_name: str
+    limits: BatchLimits
+    flush_interval: float
+    flush_level: int
+    max_buffer_records: int
+    max_buffer_bytes: int
+    overflow: OverflowPolicy
+    block_timeout: float
+    shutdown_timeout: float
+    policy: RetryPolicy
+
+
+class Pipeline:
+    """
+    Takes entries and sees each of them to one verdict.
+
+    All methods may be called from any thread; `put` also from signal handlers and destructors.
+    Nothing is started before the first entry.
+    """
+
+    def __init__(self, options: PipelineOptions, sender: ClosableSender, fallback: FallbackLookup) -> None:
+        self.shutdown_timeout = options.shutdown_timeout
+        self._options = options
+        self._sender = sender
+        self._worker = Worker("dis_logging-sender", self._step)
+        self._fallback = Fallback(fallback, options.stream_name, Ledger())
+        self._set_up()
+
+    def _set_up(self) -> None:
+        options = self._options
+        self._ledger = Ledger()
+        self._started = False
+        self._closed = False
+        self._retired = False
+        self._fallback.reset_after_fork(self._ledger)
+        self._buffer = Buffer(
+            self._ledger,
+            max_records=options.max_buffer_records,
+            max_bytes=options.max_buffer_bytes,
+            policy=options.overflow,
+            block_timeout=options.block_timeout,
+            flush_level=options.flush_level,
+            wake=self._wake,
+            overflow=self._take_overflow,
+        )
+        self._delivery = Delivery(
+            sender=self._sender,
+            stream_name=options.stream_name,
+            buffer=self._buffer,
+            ledger=self._ledger,
+            fail=self._fallback.put,
+            policy=options.policy,
+            limits=options.limits,
+            flush_interval=options.flush_interval,
+        )
+
+    # -- entries in -------------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> Epoch:
+        """What a new entry belongs to."""
+        return self._ledger.epoch
+
+    @property
+    def fallback_id(self) -> int:
+        """How a record that went through our own fallback is known, in its trail."""
+        return id(self._fallback)
+
+    @property
+    def put(self) -> Callable[..., None]:
+        """Accepts one entry; see `Buffer.put`."""
+        return self._buffer.put
+
+    def reject(self, entry: Entry, reason: FailureReason, message: str) -> None:
+        """Hands an entry that can never be sent straight to the fallback."""
+        self._ledger.passed_by += 1
+        entry.epoch.accepted += 1
+        self._start_up()
+        self._fallback.put(Failure(entry, reason.value, message, 0, outcome_unknown=False, buffered=False))
+
+    def stats(self) -> HandlerStats:
+        """Returns the counters at this moment."""
+        return self._ledger.snapshot()
+
+    def describe(self) -> str:
+        """Returns its state in a few words."""
+        return "closed" if self._closed else self._delivery.describe()
+
+    def _take_overflow(self, entry: Entry) -> None:
+        message = (
+            f"the buffer is full ({self._options.max_buffer_records} records or {self._options.max_buffer_bytes} bytes)"
+        )
+        self._start_up()
+        self._fallback.put(
+            Failure(entry, FailureReason.OVERFLOW.value, message, 0, outcome_unknown=False, buffered=False)
+        )
+
+    def _wake(self) -> None:
+        if self._closed:
+            self._take_late_entries()
+            return
+        self._start_up()
+        self._worker.wake()
+
+    def _start_up(self) -> None:
+        if not self._started:
+            self._started = True
+            # By the first record dictConfig has built all handlers; from now on we hold ours.
+            self._fallback.resolve()
+            lifecycle.register(self)
+
+    # -- the worker -------------------------------------------------------------------------------------------------
+
+    def _step(self) -> float | None:
+        _warm_level_caches()
+        wait = self._delivery.send_due()
+        if self._retired and not self._closed and self.stats().buffered == 0:
+            self.close(time.monotonic())
+        return wait
+
+    # -- flush and close --------------------------------------------------------------------------------------------
+
+    def flush(self, deadline: float) -> bool:
+        """
+        Returns True once every entry accepted before the call has its verdict, False at *deadline* (monotonic).
+
+        From a thread that delivers (a fallback that flushes) it returns False at once, since it would wait for itself.
+        """
+        if is_delivering():
+            return False
+        epochs = self._ledger.next_epoch()
+        if _are_settled(epochs):
+            return True
+        started = time.monotonic()
+        self._delivery.demand()
+        try:
+            with self._ledger.bell() as bell:
+                self._wake()
+                while not _are_settled(epochs):
+                    now = time.monotonic()
+                    if now >= deadline:
+                        return False
+                    if (not self._worker.is_alive or now - started > _PATIENCE) and self._help(deadline):
+                        continue
+                    bell.wait(min(_PATIENCE, deadline - now))
+        finally:
+            self._delivery.release()
+        return True
+
+    def _help(self, deadline: float) -> bool:
+        """Does in the calling thread what the worker does not get to; returns whether there was anything."""
+        _warm_level_caches()
+        if not self._fallback.has_thread:
+            self._fallback.hand_over_all()
+        return self._delivery.send_one(deadline)
+
+    def begin_flush(self) -> None:
+        """Makes the worker send everything that is there now; returns at once."""
+        self._buffer.urgent = True
+        self._wake()
+
+    def settle(self, deadline: float) -> None:
+        """Gives every entry its verdict by *deadline* (monotonic); what cannot be sent by then goes to the fallback."""
+        if not self.flush(deadline):
+            self._delivery.abandon("the process ended before it could be sent")
+        self._fallback.drain(deadline + _HANDOVER_TIME)
+
+    def close(self, deadline: float) -> None:
+        """Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback."""
+        if self._closed:
+            self._take_late_entries()
+            return
+        self.flush(deadline)
+        self._closed = True
+        self._buffer.wake_always()
+        self._delivery.abandon("the handler was closed before it could be sent")
+        if not is_delivering():
+            self._fallback.drain(deadline + _HANDOVER_TIME)
+        self._worker.stop()
+        self._fallback.stop()
+        self._sender.close()
+        lifecycle.forget(self)
+
+    def retire(self) -> None:
+        """Closes as soon as everything has its verdict: the handler is gone, its records are not."""
+        self._retired = True
+        if self._started and not self._closed:
+            self.begin_flush()
+
+    def _take_late_entries(self) -> None:
+        """Deals with entries that came after `close`: sends them if the process is ending, else reports them."""
+        if lifecycle.is_exiting() and not sys.is_finalizing() and not is_delivering():
+            deadline = lifecycle.budget.deadline(self.shutdown_timeout)
+            started = time.monotonic()
+            self._delivery.demand()
+            while self._delivery.send_one(deadline):
+                pass
+            self._delivery.release()
+            self._sender.close()
+            lifecycle.budget.charge(started)
+        for entry in self._buffer.take_all():
+            self._fallback.hand_over_now(
+                Failure(
+                    entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True
+                )
+            )
+
+    def reset_after_fork(self) -> None:
+        """Starts over in a child process: nothing buffered, nothing counted, no thread, its own locks."""
+        self._worker.reset_after_fork()
+        self._set_up()
+
+
+def _are_settled(epochs: list[Epoch]) -> bool:
+    return all(epoch.accepted == epoch.settled for epoch in epochs)
+
+
+def _warm_level_caches() -> None:
+    for logger in _DELIVERY_LOGGERS:
+        logger.isEnabledFor(logging.DEBUG)

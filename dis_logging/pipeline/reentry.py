@@ -1,0 +1,75 @@
+"""
+Which threads are inside this package at the moment, so that it neither feeds on its own records nor recurses.
+
+A record can come up while its thread formats, sends or hands over another one: from a formatter that logs, from urllib3,
+from a fallback that logs, but also from a signal handler or a destructor that interrupts any of them. The latter are the
+application's records and must not be lost, so a record is refused only if its logger belongs to the libraries we send with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import NamedTuple
+
+# Top-level names of the loggers that may speak while a batch is sent.
+_DELIVERY_LOGGERS = frozenset(
+    {"urllib3", "requests", "tenacity", "charset_normalizer", "chardet", "idna", "dis_logging"}
+)
+
+
+class Inside(NamedTuple):
+    """
+    What a thread is doing in here.
+
+    Args:
+        depth: how many records it is formatting, one within the other.
+        trail: ids of the handlers whose fallback it is running.
+        delivering: True while it sends a batch or runs a fallback.
+    """
+
+    depth: int
+    trail: tuple[int, ...]
+    delivering: bool
+
+    def refuses(self, logger_name: str) -> bool:
+        """Returns whether a record of this logger is a by-product of delivering."""
+        return self.delivering and logger_name.partition(".")[0] in _DELIVERY_LOGGERS
+
+
+FORMATTING = Inside(1, (), False)
+
+# By thread id. Single dict operations are atomic, and each thread changes its own key only.
+inside: dict[int, Inside] = {}
+
+
+@contextmanager
+def delivering(fallback_of: int | None = None) -> Iterator[None]:
+    """Marks the calling thread as delivering; *fallback_of* is the id of the handler whose fallback it runs."""
+    ident = get_ident()
+    before = inside.get(ident)
+    state = before or Inside(0, (), True)
+    trail = state.trail if fallback_of is None else (*state.trail, fallback_of)
+    inside[ident] = Inside(state.depth, trail, True)
+    try:
+        yield
+    finally:
+        if before is None:
+            inside.pop(ident, None)
+        else:
+            inside[ident] = before
+
+
+def is_delivering() -> bool:
+    """Returns whether the calling thread is sending a batch or running a fallback."""
+    state = inside.get(get_ident())
+    return state is not None and state.delivering
+
+
+def forget_other_threads() -> None:
+    """After a fork only the calling thread exists; the ids of the others may be given out again."""
+    state = inside.get(get_ident())
+    inside.clear()
+    if state is not None:
+        inside[get_ident()] = state

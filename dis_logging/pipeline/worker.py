@@ -1,0 +1,96 @@
+"""A background thread that starts on demand, sleeps on a bell, and survives whatever its work raises."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from dis_logging.pipeline.stats import Bell
+
+_logger = logging.getLogger("dis_logging")
+_PAUSE_AFTER_ERROR = 0.1
+
+
+class Worker:
+    """
+    Runs *step* again and again in a daemon thread.
+
+    *step* does what there is to do and returns the seconds to sleep, None meaning until woken. `wake` may be called from
+    any thread, signal handler or destructor; `stop` from any thread. A fork leaves the child with a fresh, unstarted one
+    (`reset_after_fork`).
+
+    Args:
+        name: of the thread, for debuggers and stack dumps.
+        step: raises nothing by design; should it raise, the thread reports it and goes on.
+    """
+
+    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+        self._name = name
+        self._step = step
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Forgets the thread, which a fork does not copy."""
+        self._bell = Bell()
+        self._rung = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller is this very thread."""
+        return self._thread is threading.current_thread()
+
+    def wake(self) -> None:
+        """Makes the thread look for work soon; starts it if it does not run."""
+        if not self.is_alive:
+            self._start()
+        if not self._rung:  # one token is enough, however many records come meanwhile
+            self._rung = True
+            self._bell.ring()
+
+    def stop(self) -> None:
+        """Lets the thread end after its current step; it does not wait for that."""
+        self._stopping = True
+        self._bell.ring()
+
+    def _start(self) -> None:
+        # Never waits: whoever finds the lock taken may rely on the thread that holds it, which may be itself,
+        # interrupted by a signal handler.
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            if not self.is_alive:
+                self._stopping = False
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError:
+            # No thread to be had: the limit of the system is reached, or the interpreter is ending. The next record
+            # tries again, and flush and close work without one.
+            pass
+        finally:
+            self._starting.release()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._loop()
+            except BaseException:  # even SystemExit: a dead sender would cost records
+                _logger.exception("dis_logging: the background thread met an unforeseen error and goes on")
+                self._bell.wait(_PAUSE_AFTER_ERROR)
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._rung = False
+            wait = self._step()
+            if wait is None or wait > 0:
+                self._bell.wait(wait)
