@@ -1,0 +1,75 @@
+"""Fixtures that most tests need: a local DIS, a logger of one's own, a fallback that remembers."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from dis_logging.emulator import DISEmulator
+
+STREAM = "app-logs"
+
+
+class RememberingHandler(logging.Handler):
+    """A fallback that keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps *record*."""
+        self.records.append(record)
+
+    @property
+    def texts(self) -> list[str]:
+        """The messages of the records, in the order they came."""
+        return [record.getMessage() for record in self.records]
+
+    @property
+    def codes(self) -> list[str]:
+        """The records' dis_error_code, in the order they came."""
+        return [vars(record)["dis_error_code"] for record in self.records]
+
+
+@pytest.fixture
+def dis() -> Iterator[DISEmulator]:
+    """A local DIS with one stream of three partitions."""
+    with DISEmulator(streams={STREAM: 3}) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def fallback() -> RememberingHandler:
+    """A fallback that remembers what it was given."""
+    return RememberingHandler()
+
+
+@pytest.fixture
+def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
+    """A logger of the test's own, at DEBUG, that does not propagate; its handlers are closed afterwards."""
+    logger = logging.getLogger(f"test.{request.node.name}")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    yield logger
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Puts the root logger and the disabled flags back as they were."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    disabled = {name for name, item in root.manager.loggerDict.items() if getattr(item, "disabled", False)}
+    yield
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, item in root.manager.loggerDict.items():
+        if isinstance(item, logging.Logger):
+            item.disabled = name in disabled
