@@ -1,0 +1,321 @@
+"""
+Minutes of everything at once, at random with a seed: ``python tests/soak.py --minutes 3 --seed 1``.
+
+One process is the application: threads that log to many loggers, forks, reconfigurations, the end with records pending.
+This process is DIS: an emulator that refuses, throttles, hangs, lies, breaks connections and goes away for a while.
+It ends by printing the ledger, and with exit status 1 when a record is unaccounted for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import logging.config
+import multiprocessing
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dis_logging import DISHandler, HandlerStats
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import (
+    Drip,
+    Fault,
+    Hang,
+    Informational,
+    Mangle,
+    Refuse,
+    RefuseEntries,
+    Reply,
+    Reset,
+    Truncate,
+    times,
+)
+
+STREAM = "soak"
+THREADS = 4
+RECORDS_OF_A_FORK = 20
+PROMISED_GROWTH = 2.5 * 8 + 16  # MiB, for the 8 MiB of buffer below
+
+
+# -- the application ------------------------------------------------------------------------------------------------
+
+
+class Application:
+    """Logs from several threads until it is told to stop, and reports what it did on stdout."""
+
+    def __init__(self, handler_options: dict[str, Any], fallback_file: str, seed: int) -> None:
+        self._options = handler_options
+        self._fallback_file = fallback_file
+        self._random = random.Random(seed)
+        self._stopping = threading.Event()
+        self._emitted: Counter[str] = Counter()
+        self._worst_emit = 0.0
+        self._handlers: list[DISHandler] = []
+        self._forks: list[int] = []
+
+    def run(self) -> None:
+        """Runs until something, or the end of the file, comes on stdin."""
+        self._configure()
+        threading.Thread(target=self._wait_for_stop, daemon=True).start()
+        baseline = _resident_mib()
+        threads = [threading.Thread(target=self._log, args=(number,)) for number in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        peak = self._disturb(baseline)
+        for thread in threads:
+            thread.join()
+        started = time.monotonic()
+        logging.shutdown()
+        print(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "emitted": self._emitted,
+                    "forks": self._forks,
+                    "stats": [_as_dict(handler.stats()) for handler in self._handlers],
+                    "worst_emit": self._worst_emit,
+                    "shutdown": time.monotonic() - started,
+                    "growth": peak - baseline,
+                }
+            )
+        )
+
+    def _configure(self) -> None:
+        logging.config.dictConfig(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "formatters": {"failed": {"format": "%(dis_error_code)s %(dis_outcome_unknown)s %(message)s"}},
+                "handlers": {
+                    "dis": {"class": "dis_logging.DISHandler", **self._options, "fallback": "cfg://handlers.failed"},
+                    "failed": {
+                        "class": "logging.FileHandler",
+                        "filename": self._fallback_file,
+                        "formatter": "failed",
+                    },
+                },
+                "root": {"level": "DEBUG", "handlers": ["dis"]},
+            }
+        )
+        handler = logging.getLogger().handlers[0]
+        assert isinstance(handler, DISHandler)
+        self._handlers.append(handler)
+
+    def _wait_for_stop(self) -> None:
+        os.read(0, 1)  # not sys.stdin: a fork would copy its lock while this thread holds it
+        self._stopping.set()
+
+    def _log(self, number: int) -> None:
+        chance = random.Random(f"{number}")
+        loggers = [logging.getLogger(f"soak.{number}.{index}") for index in range(5)]
+        name = f"{os.getpid()}-{number}"
+        while not self._stopping.is_set():
+            for _ in range(chance.choice((1, 10, 100))):
+                level = logging.ERROR if chance.random() < 0.01 else logging.INFO
+                text = "x" * chance.choice((10, 200, 200, 2000))
+                started = time.perf_counter()
+                chance.choice(loggers).log(level, "%s-%d %s", name, self._emitted[name], text)
+                self._worst_emit = max(self._worst_emit, time.perf_counter() - started)
+                self._emitted[name] += 1
+            self._stopping.wait(chance.random() * 0.3)
+
+    def _disturb(self, baseline: float) -> float:
+        """Forks and reconfigures now and then; returns the largest resident size seen, in MiB."""
+        peak = baseline
+        while not self._stopping.wait(0.5):
+            peak = max(peak, _resident_mib())
+            if self._random.random() < 0.1:
+                child = multiprocessing.get_context("fork").Process(target=_log_in_child)
+                child.start()
+                child.join()
+                self._forks.append(child.pid or 0)
+            if self._random.random() < 0.05:
+                self._configure()
+        return peak
+
+
+def _log_in_child() -> None:
+    for number in range(RECORDS_OF_A_FORK):
+        logging.getLogger("soak.child").info("%d-fork-%d x", os.getpid(), number)
+
+
+def _resident_mib() -> float:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def _as_dict(stats: HandlerStats) -> dict[str, int]:
+    return {name: getattr(stats, name) for name in HandlerStats.__slots__}
+
+
+# -- the service ----------------------------------------------------------------------------------------------------
+
+
+def disturb_service(dis: DISEmulator, chance: random.Random, until: float) -> Counter[str]:
+    """Plays faults until *until* (monotonic) and returns how many of each kind."""
+    played: Counter[str] = Counter()
+    while time.monotonic() < until:
+        time.sleep(chance.random())
+        if chance.random() < 0.1:
+            dis.stop()
+            time.sleep(chance.random() * 2)
+            dis.start()
+            played["Away"] += 1
+            continue
+        fault = _random_fault(chance)
+        dis.play(*times(chance.choice((1, 1, 1, 5)), fault))
+        played[type(fault).__name__] += 1
+    return played
+
+
+def _random_fault(chance: random.Random) -> Fault:
+    if chance.random() < 0.01:
+        return Refuse(441, "DIS.4112")  # opens the circuit for a minute
+    faults: list[Fault] = [
+        Refuse(400, "DIS.4303"),
+        Refuse(429, headers={"Retry-After": "1"}),
+        Refuse(500, "DIS.5000"),
+        Refuse(503, body=b"<html>busy</html>"),
+        Refuse(413),
+        Refuse(400, "DIS.4200"),
+        RefuseEntries("DIS.4303", where=lambda _entry: chance.random() < 0.5),
+        RefuseEntries("DIS.5250"),
+        RefuseEntries("DIS.4302", where=lambda _entry: chance.random() < 0.01),
+        Hang(),
+        Hang(store=True),
+        Reset("before"),
+        Reset("body"),
+        Reset("after"),
+        Drip(interval=0.01),
+        Truncate(),
+        Informational(delay=0.2),
+        Reply(status=204),
+        Reply(body=b"{}"),
+        Reply(status=302, headers={"Location": "http://127.0.0.1:9/"}),
+        Mangle(lambda result: {**result, "failed_record_count": 7}),
+        Mangle(lambda result: {**result, "records": result["records"][:-1]}),
+        Mangle(lambda result: {**result, "records": [None] * len(result["records"])}),
+    ]
+    weights = [1.0] * len(faults)
+    weights[-4] = 0.1  # a redirect opens the circuit as well
+    return chance.choices(faults, weights)[0]
+
+
+# -- the ledger -----------------------------------------------------------------------------------------------------
+
+
+class Failed(NamedTuple):
+    """A line of the fallback's file."""
+
+    code: str
+    outcome_unknown: bool
+    identifier: str
+
+
+def read_fallback(file: Path) -> list[Failed]:
+    """Returns what the fallback wrote."""
+    rows = (line.split(" ", 3) for line in file.read_text().splitlines())
+    return [Failed(code, unknown == "True", identifier) for code, unknown, identifier, _ in rows]
+
+
+def expected_identifiers(report: dict[str, Any]) -> set[str]:
+    """Returns the identifier of every record that was logged."""
+    expected = {f"{name}-{number}" for name, count in report["emitted"].items() for number in range(count)}
+    return expected | {f"{pid}-fork-{number}" for pid in report["forks"] for number in range(RECORDS_OF_A_FORK)}
+
+
+def find_violations(report: dict[str, Any], stored: Counter[str], failed: list[Failed]) -> dict[str, int]:
+    """Returns how many records broke which promise."""
+    expected = expected_identifiers(report)
+    handed_over = Counter(row.identifier for row in failed)
+    definite = {row.identifier for row in failed if not row.outcome_unknown}
+    totals: Counter[str] = Counter()
+    for stats in report["stats"]:
+        totals.update(stats)
+    return {
+        "lost": len(expected - stored.keys() - handed_over.keys()),
+        "invented": len((stored.keys() | handed_over.keys()) - expected),
+        "handed over twice": sum(count - 1 for count in handed_over.values()),
+        "stored although refused": len(definite & stored.keys()),
+        "counters apart": abs(totals["emitted"] - totals["delivered"] - totals["failed"] - totals["dropped"]),
+        "emitted uncounted": abs(totals["emitted"] - sum(report["emitted"].values())),
+        "MiB over the memory promise": max(0, round(report["growth"] - PROMISED_GROWTH)),
+    }
+
+
+def print_ledger(
+    report: dict[str, Any], stored: Counter[str], failed: list[Failed], played: Counter[str], requests: int
+) -> None:
+    """Prints what happened, a line each."""
+    rows = {
+        "emitted": len(expected_identifiers(report)),
+        "delivered": len(stored),
+        "failed": len(failed),
+        "dropped": sum(stats["dropped"] for stats in report["stats"]),
+        "duplicates": sum(stored.values()) - len(stored),
+        "requests": requests,
+        "forks": len(report["forks"]),
+        "reconfigurations": len(report["stats"]) - 1,
+        "worst emit": f"{report['worst_emit'] * 1000:.1f} ms",
+        "shutdown": f"{report['shutdown']:.2f} s",
+        "memory growth": f"{report['growth']:.1f} MiB",
+        "failure codes": dict(Counter(row.code for row in failed).most_common()),
+        "faults played": dict(played.most_common()),
+    }
+    for name, value in rows.items():
+        print(f"{name:>18}  {value}")
+
+
+def soak(minutes: float, seed: int) -> int:
+    """Runs the soak test and returns the exit status."""
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder, DISEmulator(streams={STREAM: 3}) as dis:
+        fallback_file = Path(folder) / "failed.log"
+        options = {
+            **dis.handler_options(STREAM),
+            "flush_interval": 0.1,
+            "request_timeout": 1.0,
+            "delivery_timeout": 6.0,
+            "backoff_initial": 0.02,
+            "backoff_max": 0.5,
+            "max_buffer_bytes": 8 * 2**20,
+        }
+        command = [sys.executable, __file__, "--application", json.dumps([options, str(fallback_file), seed])]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as application:
+            played = disturb_service(dis, chance, time.monotonic() + minutes * 60)
+            output, _ = application.communicate("stop\n")
+        report = json.loads(output)
+        stored = Counter(record.text.split(" ", 1)[0] for record in dis.records(STREAM))
+        failed = read_fallback(fallback_file)
+        print(f"seed {seed}, {minutes:g} minutes, Python {sys.version.split()[0]}")
+        print_ledger(report, stored, failed, played, len(dis.requests))
+    violations = {name: count for name, count in find_violations(report, stored, failed).items() if count}
+    print(f"{'broken promises':>18}  {violations or 'none'}")
+    return 1 if violations or application.returncode else 0
+
+
+def main() -> int:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long (default 3)")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**31), help="repeat an earlier run's choices")
+    parser.add_argument("--application", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.application:
+        Application(*json.loads(arguments.application)).run()
+        return 0
+    return soak(arguments.minutes, arguments.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
