@@ -215,16 +215,20 @@ class DISHandler(logging.Handler):
         pipeline = self._pipeline
         key = self._partition_key
         attributes = record.__dict__
+        name, levelno = record.name, record.levelno
+        if name.__class__ is not str or levelno.__class__ is not int:
+            # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
+            name, levelno = str(name), levelno if isinstance(levelno, int) else logging.NOTSET
         if "dis_trail" in attributes:
             trail += attributes["dis_trail"]
         entry: Entry = _new_entry(
             Entry,
             (
                 data,
-                record.name if key is None or plain else self._key_of(record, key),
-                pipeline.epoch,
-                record.name,
-                record.levelno,
+                name if key is None or plain else self._key_of(record, key),
+                pipeline.ledger.epoch,
+                name,
+                levelno,
                 record.created,
                 record.pathname,
                 record.lineno,
@@ -261,7 +265,7 @@ class DISHandler(logging.Handler):
             value = key(record) if callable(key) else key % record.__dict__
         except Exception:
             self.handleError(record)
-            return record.name
+            return str(record.name)
         return value if isinstance(value, str) else str(value)
 
     # -- life and counters ------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """Fixtures that most tests need: a local DIS, a logger of one's own, a fallback that remembers."""
 
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from dis_logging import DISHandler, HandlerStats
 from dis_logging.emulator import DISEmulator
 
 STREAM = "app-logs"
@@ -30,6 +32,39 @@ class RememberingHandler(logging.Handler):
     def codes(self) -> list[str]:
         """The records' dis_error_code, in the order they came."""
         return [vars(record)["dis_error_code"] for record in self.records]
+
+
+def assert_accounts_balance(
+    handler: DISHandler,
+    dis: DISEmulator,
+    fallback: RememberingHandler,
+    emitted: Sequence[str],
+    *,
+    stream: str = STREAM,
+) -> HandlerStats:
+    """
+    Closes *handler* and compares what was emitted, all texts different, with the ledger, the fallback and the counters.
+
+    Each record ends once: it is in the ledger (perhaps more than once), or the fallback has it once, or it is one of the
+    counted drops, of which neither has heard. One that the fallback has may be in the ledger too, if it says so.
+    """
+    handler.close()
+    stats = handler.stats()
+    stored = {record.text for record in dis.records(stream)}
+    failed = Counter(fallback.texts)
+    certain = {record.getMessage() for record in fallback.records if not vars(record)["dis_outcome_unknown"]}
+    everything = set(emitted)
+
+    assert len(everything) == len(emitted), "this account needs texts that differ"
+    assert stored <= everything
+    assert failed <= Counter(everything)
+    assert not stored & certain
+    assert stats.buffered == 0
+    assert stats.emitted == len(emitted)
+    assert stats.failed == len(fallback.records)
+    assert stats.delivered == len(stored - failed.keys())
+    assert stats.dropped == len(everything - stored - failed.keys())
+    return stats
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from dis_logging import options
 from dis_logging.client import wire
@@ -14,7 +15,7 @@ from dis_logging.client.auth import DISAuth
 from dis_logging.client.credentials import Credentials, find_credentials
 from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
 from dis_logging.client.signing import SignatureScheme
-from dis_logging.client.target import check_stream_name, find_target
+from dis_logging.client.target import Target, check_stream_name, find_target
 from dis_logging.client.transport import HTTPReply, HTTPTransport
 from dis_logging.errors import ConfigurationError, ProtocolError
 
@@ -43,7 +44,7 @@ class DISClient:
             Python SDK since 2026-06) or ``"v11-core"`` (huaweicloudsdkcore's form of V11).
         request_timeout: seconds for a whole attempt, first byte to last; more than 0, default 10.
         verify: TLS verification as in requests: True (default), False, or a CA bundle's path.
-        proxies: as in requests; default: the environment's.
+        proxies: as in requests; default: the environment's, and none for an endpoint on this machine.
         allow_http: accept plain ``http`` to other machines.
 
     Raises:
@@ -73,7 +74,7 @@ class DISClient:
         source = find_credentials(ak, sk, security_token, auth_token, credentials)
         scheme = options.choice("signature", signature, SignatureScheme)
         self._auth = DISAuth(source, self.target.region, scheme)
-        self._transport = HTTPTransport(verify=_check_verify(verify), proxies=_check_proxies(proxies))
+        self._transport = HTTPTransport(verify=_check_verify(verify), proxies=_check_proxies(proxies, self.target))
         self._headers = {
             "Host": self.target.host,
             "Content-Type": wire.JSON_TYPE,
@@ -179,9 +180,10 @@ def _check_verify(verify: Any) -> bool | str:
     return str(path)
 
 
-def _check_proxies(proxies: Any) -> dict[str, str]:
+def _check_proxies(proxies: Any, target: Target) -> dict[str, str]:
     if proxies is None:
-        return {}
+        # A proxy of the environment is for other machines; requests would send it the emulator's requests too.
+        return {"no_proxy": urlsplit(target.endpoint).hostname or ""} if target.is_loopback else {}
     if not isinstance(proxies, Mapping) or not all(isinstance(part, str) for pair in proxies.items() for part in pair):
         # A proxy URL may hold a password, so the value is not shown.
         raise ConfigurationError("proxies must map schemes to proxy URLs, such as {'https': 'http://proxy:3128'}")

@@ -41,6 +41,11 @@ class Target:
         return host if parts.port in (None, default) else f"{host}:{parts.port}"
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        return _is_loopback(urlsplit(self.endpoint).hostname or "")
+
+    @property
     def records_url(self) -> str:
         """Where PutRecords goes; the final slash is what the Java SDK sends, and what scheme A signs."""
         return f"{self.endpoint}/v2/{self.project_id}/records/"

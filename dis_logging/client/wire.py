@@ -86,7 +86,8 @@ def encode_put_records(stream_name: str, entries: Iterable[WireEntry], stream_id
 def _encode_routing(entry: WireEntry) -> bytes:
     fields: dict[str, str | int] = {}
     if entry.partition_key:
-        fields["partition_key"] = entry.partition_key
+        # A lone surrogate has no UTF-8 form for DIS to hash.
+        fields["partition_key"] = entry.partition_key.encode("utf-8", "backslashreplace").decode()
     if entry.explicit_hash_key:
         fields["explicit_hash_key"] = entry.explicit_hash_key
     if entry.partition_id:

@@ -88,7 +88,7 @@ class Buffer:
         ledger.bytes_in += size
         entry.epoch.accepted += 1
         self.queue.append(entry)
-        if entry.levelno >= self._flush_level:
+        if entry.levelno >= self._flush_level and not self.urgent:
             self.urgent = True
             self._wake()
         elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:

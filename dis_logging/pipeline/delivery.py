@@ -156,8 +156,9 @@ class Delivery:
         with self._lock:
             for batch in self._batches:
                 batch.abandoned = True
-                for part in batch.parts:
-                    self._fail_part(part, FailureReason.CLOSED.value, message, unknown=batch.is_sending)
+                if batch.is_sending:
+                    batch.parts[0].outcome_unknown = True
+                self._fail_batch(batch, FailureReason.CLOSED.value, message)
             self._batches.clear()
             self._busy_keys.clear()
             self._fail_entries(self._buffer.take_all(), FailureReason.CLOSED.value, message)
@@ -273,23 +274,29 @@ class Delivery:
                 self._take_answer(batch, part, refused)
             else:
                 self._take_refusal(batch, part, error)
-            self._finish_if_empty(batch)
+            self._release(batch)
 
     def _stop_sending(self, batch: _Batch) -> None:
         batch.is_sending = False
         self._sending -= 1
 
-    def _finish_if_empty(self, batch: _Batch) -> None:
+    def _release(self, batch: _Batch) -> None:
+        """Frees the keys of *batch* that have their verdict, and the batch itself once all have."""
         while batch.parts and not batch.parts[0].entries:
             batch.parts.popleft()
-        if not batch.parts:
+        if batch.parts:
+            keys = {entry.partition_key for part in batch.parts for entry in part.entries}
+        else:
+            keys = set()
             self._batches.remove(batch)
-            self._busy_keys -= batch.keys
+        self._busy_keys -= batch.keys - keys
+        batch.keys = keys
 
     def _take_answer(self, batch: _Batch, part: _Part, refused: Mapping[int, PutRecordsResultEntry]) -> None:
         """Settles each entry by its own result; what DIS may take later stays for the retry."""
         entries = part.entries
         self._gate_until = 0.0
+        self._circuit.close()
         again: list[Entry] = []
         last: PutRecordsResultEntry | None = None
         failures: list[Failure] = []
@@ -301,13 +308,12 @@ class Delivery:
                 last = result
                 continue
             failures.append(self._failure(entry, part, result.error_code, result.error_message))
-            if reaction is Reaction.OPEN_CIRCUIT:
+            if reaction is Reaction.OPEN_CIRCUIT and len(refused) == len(entries):
                 self._circuit.open(result.error_code, result.error_message)
         delivered = [entry for index, entry in enumerate(entries) if index not in refused] if refused else entries
         part.entries = again
         if delivered:
             self._lone_refusals = 0
-            self._circuit.close()
             self._ledger.settle_delivered(delivered)
         for failure in failures:
             self._fail(failure)
@@ -319,8 +325,11 @@ class Delivery:
         """Decides what a failed request means for its entries, for its batch and for everybody."""
         part.outcome_unknown |= is_outcome_unknown(error)
         reaction = reaction_to_error(error)
-        if reaction is Reaction.OPEN_CIRCUIT or self._circuit.is_open:
+        if reaction is Reaction.OPEN_CIRCUIT:
             self._open_circuit(batch, error)
+        elif self._circuit.is_open:  # the probe failed, if for another reason
+            self._circuit.postpone_probe()
+            self._fail_batch(batch, failure_code(error), str(error))
         elif reaction is Reaction.RETRY:
             wait = self._retry_later(batch, error)
             self._gate_until = max(self._gate_until, time.monotonic() + wait)
@@ -336,8 +345,7 @@ class Delivery:
         """Sets *batch* aside until its next attempt, or gives it up; returns how long the service wants peace."""
         wait = batch.retry.next_wait(error, progress=progress)
         if wait is None:
-            for remaining in batch.parts:
-                self._fail_part(remaining, failure_code(error), str(error))
+            self._fail_batch(batch, failure_code(error), str(error))
             return getattr(error, "retry_after", None) or 0.0
         batch.not_before = time.monotonic() + wait
         return wait
@@ -352,16 +360,14 @@ class Delivery:
     def _open_circuit(self, batch: _Batch, error: DeliveryError) -> None:
         """Stops sending; the batch that met the error goes to the fallback, and so does all that comes meanwhile."""
         self._circuit.open(failure_code(error), str(error))
-        for part in batch.parts:
-            self._fail_part(part, self._circuit.code, self._circuit.message)
+        self._fail_batch(batch, self._circuit.code, self._circuit.message)
 
     def _fail_all_due(self, now: float) -> None:
         """While the circuit is open: everything that would be sent now goes to the fallback instead."""
         code, message = self._circuit.code, self._circuit.message
         for batch in [batch for batch in self._batches if not batch.is_sending]:
-            for part in batch.parts:
-                self._fail_part(part, code, message)
-            self._finish_if_empty(batch)
+            self._fail_batch(batch, code, message)
+            self._release(batch)
         while self._is_due(now):
             entries = take_batch(self._buffer, self._limits, self._busy_keys)
             if not entries:
@@ -371,9 +377,12 @@ class Delivery:
             self._buffer.urgent = False
             self._linger_until = None
 
-    def _fail_part(self, part: _Part, code: str, message: str, *, unknown: bool = False) -> None:
+    def _fail_batch(self, batch: _Batch, code: str, message: str) -> None:
+        for part in batch.parts:
+            self._fail_part(part, code, message)
+
+    def _fail_part(self, part: _Part, code: str, message: str) -> None:
         entries, part.entries = part.entries, []
-        part.outcome_unknown |= unknown
         for entry in entries:
             self._fail(self._failure(entry, part, code, message))
 

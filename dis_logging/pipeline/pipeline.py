@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from dis_logging.pipeline.worker import Worker
 # How long a thread that flushes leaves the sending to the worker before it helps. The worker cannot send while the
 # flushing thread holds logging's module lock (dictConfig) and the HTTP library's loggers have cold level caches.
 _PATIENCE = 0.05
+_RETIREMENT_POLL = 0.5
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.3
 
@@ -71,13 +73,14 @@ class Pipeline:
 
     def _set_up(self) -> None:
         options = self._options
-        self._ledger = Ledger()
+        #: Where a new entry gets its epoch; a plain attribute, as every logging call reads it.
+        self.ledger = Ledger()
         self._started = False
         self._closed = False
         self._retired = False
-        self._fallback.reset_after_fork(self._ledger)
+        self._fallback.reset_after_fork(self.ledger)
         self._buffer = Buffer(
-            self._ledger,
+            self.ledger,
             max_records=options.max_buffer_records,
             max_bytes=options.max_buffer_bytes,
             policy=options.overflow,
@@ -86,11 +89,13 @@ class Pipeline:
             wake=self._wake,
             overflow=self._take_overflow,
         )
+        #: Accepts one entry; see `Buffer.put`.
+        self.put: Callable[..., None] = self._buffer.put
         self._delivery = Delivery(
             sender=self._sender,
             stream_name=options.stream_name,
             buffer=self._buffer,
-            ledger=self._ledger,
+            ledger=self.ledger,
             fail=self._fallback.put,
             policy=options.policy,
             limits=options.limits,
@@ -99,31 +104,16 @@ class Pipeline:
 
     # -- entries in -------------------------------------------------------------------------------------------------
 
-    @property
-    def epoch(self) -> Epoch:
-        """What a new entry belongs to."""
-        return self._ledger.epoch
-
-    @property
-    def fallback_id(self) -> int:
-        """How a record that went through our own fallback is known, in its trail."""
-        return id(self._fallback)
-
-    @property
-    def put(self) -> Callable[..., None]:
-        """Accepts one entry; see `Buffer.put`."""
-        return self._buffer.put
-
     def reject(self, entry: Entry, reason: FailureReason, message: str) -> None:
         """Hands an entry that can never be sent straight to the fallback."""
-        self._ledger.passed_by += 1
+        self.ledger.passed_by += 1
         entry.epoch.accepted += 1
         self._start_up()
         self._fallback.put(Failure(entry, reason.value, message, 0, outcome_unknown=False, buffered=False))
 
     def stats(self) -> HandlerStats:
         """Returns the counters at this moment."""
-        return self._ledger.snapshot()
+        return self.ledger.snapshot()
 
     def describe(self) -> str:
         """Returns its state in a few words."""
@@ -157,8 +147,10 @@ class Pipeline:
     def _step(self) -> float | None:
         _warm_level_caches()
         wait = self._delivery.send_due()
-        if self._retired and not self._closed and self.stats().buffered == 0:
-            self.close(time.monotonic())
+        if self._retired and not self._closed:
+            if self.stats().buffered == 0:
+                self.close(time.monotonic())
+            return _RETIREMENT_POLL  # the fallback's verdicts do not wake this thread
         return wait
 
     # -- flush and close --------------------------------------------------------------------------------------------
@@ -171,13 +163,13 @@ class Pipeline:
         """
         if is_delivering():
             return False
-        epochs = self._ledger.next_epoch()
+        epochs = self.ledger.next_epoch()
         if _are_settled(epochs):
             return True
         started = time.monotonic()
         self._delivery.demand()
         try:
-            with self._ledger.bell() as bell:
+            with self.ledger.bell() as bell:
                 self._wake()
                 while not _are_settled(epochs):
                     now = time.monotonic()
@@ -195,7 +187,10 @@ class Pipeline:
         _warm_level_caches()
         if not self._fallback.has_thread:
             self._fallback.hand_over_all()
-        return self._delivery.send_one(deadline)
+        helped = self._delivery.send_one(deadline)
+        if helped:
+            self._worker.wake()  # it made its plan while this thread was sending
+        return helped
 
     def begin_flush(self) -> None:
         """Makes the worker send everything that is there now; returns at once."""
@@ -213,16 +208,20 @@ class Pipeline:
         if self._closed:
             self._take_late_entries()
             return
-        self.flush(deadline)
+        with ExitStack() as last:  # closing goes on, whatever one step raises; the last step comes first
+            last.callback(lifecycle.forget, self)
+            last.callback(self._sender.close)
+            last.callback(self._fallback.stop)
+            last.callback(self._worker.stop)
+            last.callback(self._give_up_rest, deadline)
+            self.flush(deadline)
+
+    def _give_up_rest(self, deadline: float) -> None:
         self._closed = True
         self._buffer.wake_always()
         self._delivery.abandon("the handler was closed before it could be sent")
         if not is_delivering():
             self._fallback.drain(deadline + _HANDOVER_TIME)
-        self._worker.stop()
-        self._fallback.stop()
-        self._sender.close()
-        lifecycle.forget(self)
 
     def retire(self) -> None:
         """Closes as soon as everything has its verdict: the handler is gone, its records are not."""

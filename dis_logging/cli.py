@@ -1,0 +1,104 @@
+"""
+The command ``dis-logging``: argparse over the public API.
+
+Data goes to stdout, diagnosis to stderr. Each subcommand is a function of the parsed arguments that returns an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from dis_logging import ConfigurationError, DISError, __version__
+from dis_logging.demo import run_demo
+
+_DONE = 0
+_FAILED = 1
+_WRONG_USAGE = 2  # what argparse uses
+_INTERRUPTED = 130  # what shells report for Ctrl-C
+
+_EXIT_CODES = """\
+exit codes:
+  0    done
+  1    something failed; stderr says what
+  2    wrong usage or configuration
+  130  interrupted with Ctrl-C
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Runs the command line and returns its exit code: 0 done, 1 failed, 2 wrong usage or configuration, 130 Ctrl-C.
+
+    Args:
+        argv: the arguments without the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: from argparse, with 0 after ``--help`` and ``--version`` and with 2 after a usage error.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help(sys.stderr)
+        return _WRONG_USAGE
+    _never_fail_to_encode(sys.stdout)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except ConfigurationError as error:
+        return _complain(error, _WRONG_USAGE)
+    except BrokenPipeError as error:
+        _discard_stdout()
+        return _complain(error, _FAILED)
+    except (DISError, OSError) as error:
+        return _complain(error, _FAILED)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dis-logging",
+        description="Ships Python log records to Huawei Cloud DIS.",
+        epilog=f"example:\n  dis-logging demo\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="watch records on their way, without an account or a network",
+        description="Starts a local DIS on loopback, lets a small application log to it, and shows where each record\n"
+        "went, what was sent again, and what the fallback received.",
+        epilog=f"example:\n  dis-logging demo\n\nSet NO_COLOR to get no colours on a terminal.\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=lambda _: run_demo(sys.stdout, sys.stderr))
+
+
+def _complain(error: BaseException, code: int) -> int:
+    print(f"dis-logging: {error}", file=sys.stderr)
+    return code
+
+
+def _never_fail_to_encode(stream: TextIO) -> None:
+    """Makes *stream* show what its encoding lacks as backslash escapes; log records hold any text."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_stdout() -> None:
+    """Sends what is still buffered nowhere, so that the interpreter does not complain at its end."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
