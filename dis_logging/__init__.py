@@ -2,6 +2,7 @@
 
 from dis_logging.client.client import DISClient
 from dis_logging.client.credentials import Credentials
+from dis_logging.client.metadata import ECSCredentials
 from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
 from dis_logging.errors import (
     ConfigurationError,
@@ -22,6 +23,7 @@ __all__ = [
     "HandlerStats",
     "DISClient",
     "Credentials",
+    "ECSCredentials",
     "PutRecordsRequestEntry",
     "PutRecordsResult",
     "PutRecordsResultEntry",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
@@ -16,6 +17,28 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 EnumType = TypeVar("EnumType", bound=Enum)
+Parameters = ParamSpec("Parameters")
+
+
+def hide_arguments(constructor: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """
+    Makes *constructor* raise without the frames in which its arguments are local variables.
+
+    Some of them are secrets, and error reports show local variables.
+    """
+
+    @functools.wraps(constructor)
+    def construct(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            constructor(*args, **kwargs)
+            return
+        except Exception as error:
+            failure = error.with_traceback(None)
+        del args, kwargs
+        failure.__context__ = failure.__cause__ = None
+        raise failure
+
+    return construct
 
 
 def shown(value: object) -> str:
@@ -72,6 +95,11 @@ def choice(name: str, value: Any, choices: type[EnumType]) -> EnumType:
             return member
     names = ", ".join(repr(member.value) for member in choices)
     raise ConfigurationError(f"{name} must be one of {names}, not {shown(value)}")
+
+
+def missing_extra(name: str, extra: str) -> ConfigurationError:
+    """Returns the error to raise when the libraries of *extra*, which option *name* asks for, cannot be imported."""
+    return ConfigurationError(f"{name}={extra!r} needs libraries that are missing: pip install 'dis-logging[{extra}]'")
 
 
 def level(name: str, value: Any) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -12,14 +14,17 @@ from urllib.parse import urlsplit
 from dis_logging import options
 from dis_logging.client import wire
 from dis_logging.client.auth import DISAuth
-from dis_logging.client.credentials import Credentials, find_credentials
+from dis_logging.client.bodies import Bodies, BodyFormat, Messages
+from dis_logging.client.compression import Compression
 from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
 from dis_logging.client.signing import SignatureScheme
+from dis_logging.client.sources import find_credentials
 from dis_logging.client.target import Target, check_stream_name, find_target
 from dis_logging.client.transport import HTTPReply, HTTPTransport
 from dis_logging.errors import ConfigurationError, ProtocolError
 
 _USER_AGENT = "dis-logging"
+_UNAUTHORISED = (401, 441)  # the API gateway's status, and DIS's own
 
 
 class DISClient:
@@ -39,18 +44,25 @@ class DISClient:
         sk: secret access key. Default: environment.
         security_token: of a temporary key pair; signed and sent along.
         auth_token: IAM user token instead of access keys.
-        credentials: callable that returns `Credentials`; asked at every attempt.
+        credentials: callable that returns `Credentials`, asked at every attempt; or an object of huaweicloudsdkcore's
+            credential classes; or ``"ecs"`` for the keys of this server's agency (see `ECSCredentials`).
         signature: ``"sdk-hmac-sha256"`` (default, what DIS's own SDKs send), ``"access"`` (API gateway), ``"v11"`` (DIS
             Python SDK since 2026-06) or ``"v11-core"`` (huaweicloudsdkcore's form of V11).
+        body_format: ``"json"`` (default) or ``"protobuf"``, which spares the base64; needs ``dis-logging[protobuf]``.
+            Known from DIS's own SDKs, not from the API reference. Answers are understood in either.
+        compression: of request bodies: None (default), ``"zstd"``, ``"lz4"`` or ``"snappy"``; each needs the extra of its
+            name, such as ``dis-logging[zstd]``. Known from the Java SDK only, so try it with your endpoint first.
         request_timeout: seconds for a whole attempt, first byte to last; more than 0, default 10.
         verify: TLS verification as in requests: True (default), False, or a CA bundle's path.
         proxies: as in requests; default: the environment's, and none for an endpoint on this machine.
         allow_http: accept plain ``http`` to other machines.
 
     Raises:
-        ConfigurationError: an option is missing, malformed or out of range; the message names it.
+        ConfigurationError: an option is missing, malformed or out of range, or needs an extra that is not installed; the
+            message names it.
     """
 
+    @options.hide_arguments
     def __init__(
         self,
         *,
@@ -62,8 +74,10 @@ class DISClient:
         sk: str | None = None,
         security_token: str | None = None,
         auth_token: str | None = None,
-        credentials: Callable[[], Credentials] | None = None,
+        credentials: Any = None,
         signature: str | SignatureScheme = SignatureScheme.SCOPED,
+        body_format: str | BodyFormat = BodyFormat.JSON,
+        compression: str | Compression | None = None,
         request_timeout: float | str = 10.0,
         verify: bool | str = True,
         proxies: Mapping[str, str] | None = None,
@@ -73,11 +87,11 @@ class DISClient:
         self.request_timeout = options.seconds("request_timeout", request_timeout, exclusive=True)
         source = find_credentials(ak, sk, security_token, auth_token, credentials)
         scheme = options.choice("signature", signature, SignatureScheme)
+        self._bodies = Bodies(body_format, compression)
         self._auth = DISAuth(source, self.target.region, scheme)
         self._transport = HTTPTransport(verify=_check_verify(verify), proxies=_check_proxies(proxies, self.target))
         self._headers = {
             "Host": self.target.host,
-            "Content-Type": wire.JSON_TYPE,
             "X-Project-Id": self.target.project_id,
             "User-Agent": _USER_AGENT,
         }
@@ -100,14 +114,13 @@ class DISClient:
             UnknownOutcomeError: sent, but no complete answer came within *request_timeout*.
             ProtocolError: the answer makes no sense, so the outcome is unknown.
         """
-        check_stream_name(stream_name)
-        entries = list(records)
-        _check_entries(entries)
-        body = wire.encode_put_records(stream_name, entries, self.target.stream_id)
+        stream_name = check_stream_name(stream_name)
+        entries = _check_entries(records)
+        body = self._bodies.messages.encode_put_records(stream_name, entries, self.target.stream_id)
         if len(body) > wire.MAX_BODY_BYTES:
             raise ValueError(f"records take {len(body)} bytes encoded, more than {wire.MAX_BODY_BYTES} for one request")
         reply = self._post(body, self.request_timeout)
-        return wire.decode_put_records_result(reply.body, len(entries))
+        return self._read(reply).decode_put_records_result(reply.body, len(entries))
 
     def send(
         self, stream_name: str, entries: Sequence[wire.WireEntry], timeout: float
@@ -123,16 +136,26 @@ class DISClient:
         Raises:
             DeliveryError: as `put_records` does.
         """
-        body = wire.encode_put_records(stream_name, entries, self.target.stream_id)
+        body = self._bodies.messages.encode_put_records(stream_name, entries, self.target.stream_id)
         reply = self._post(body, min(timeout, self.request_timeout))
-        return wire.decode_failures(reply.body, len(entries))
+        return self._read(reply).decode_failures(reply.body, len(entries))
 
     def close(self) -> None:
         """Closes the idle connections. May be called twice; a later call of `put_records` opens new ones."""
         self._transport.close()
 
+    def _read(self, reply: HTTPReply) -> Messages:
+        return self._bodies.answer_messages(reply.headers.get("Content-Type", ""), reply.body)
+
     def _post(self, body: bytes, timeout: float) -> HTTPReply:
-        reply = self._transport.send("POST", self.target.records_url, self._headers, body, self._auth, timeout)
+        packed, described = self._bodies.pack(body)
+        deadline = time.monotonic() + timeout
+        reply = self._exchange(packed, described, timeout)
+        if reply.status in _UNAUTHORISED and self._auth.learn(*_refusal_of(reply)):
+            # Signed once more with newer keys or a better clock; a second refusal is final.
+            remaining = deadline - time.monotonic()
+            if remaining > 0:
+                reply = self._exchange(packed, described, remaining)
         if reply.status == 200:
             return reply
         if 200 < reply.status < 300:
@@ -142,6 +165,10 @@ class DISClient:
         raise wire.decode_error(
             reply.status, reply.body, request_id, _retry_after(reply.headers.get("Retry-After", ""))
         )
+
+    def _exchange(self, body: bytes, described: Mapping[str, str], timeout: float) -> HTTPReply:
+        headers = {**self._headers, **described}
+        return self._transport.send("POST", self.target.records_url, headers, body, self._auth, timeout)
 
     def __enter__(self) -> DISClient:
         return self
@@ -156,17 +183,26 @@ class DISClient:
         raise TypeError("a DISClient holds keys and connections and cannot be pickled; make one in the other process")
 
 
-def _retry_after(value: str) -> float | None:
-    """Returns the seconds that a Retry-After header asks for (RFC 9110: a number, or a date), or None."""
-    if value.strip().isdigit():
-        return float(value.strip()[:9])
+def _refusal_of(reply: HTTPReply) -> tuple[str, datetime | None]:
+    """Returns the error code and the service's clock."""
+    return wire.decode_error(reply.status, reply.body).code, _moment(reply.headers.get("Date", ""))
+
+
+def _moment(value: str) -> datetime | None:
+    """Returns the time in an HTTP date, or None when it is none."""
     try:
         moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _retry_after(value: str) -> float | None:
+    """Returns the seconds that a Retry-After header asks for (RFC 9110: a number, or a date), or None."""
+    if re.fullmatch("[0-9]+", value.strip()):
+        return float(value.strip()[:9])
+    moment = _moment(value)
+    return None if moment is None else max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
 
 
 def _check_verify(verify: Any) -> bool | str:
@@ -190,7 +226,10 @@ def _check_proxies(proxies: Any, target: Target) -> dict[str, str]:
     return dict(proxies)
 
 
-def _check_entries(entries: Sequence[PutRecordsRequestEntry]) -> None:
+def _check_entries(records: Iterable[PutRecordsRequestEntry]) -> list[PutRecordsRequestEntry]:
+    if not isinstance(records, Iterable):
+        raise TypeError(f"records must be a list of PutRecordsRequestEntry, not {type(records).__name__}")
+    entries = list(records)
     if not 1 <= len(entries) <= wire.MAX_REQUEST_RECORDS:
         raise ValueError(f"records must be 1 to {wire.MAX_REQUEST_RECORDS} entries, not {len(entries)}")
     for index, entry in enumerate(entries):
@@ -199,6 +238,7 @@ def _check_entries(entries: Sequence[PutRecordsRequestEntry]) -> None:
             raise TypeError(f"{where} must be a PutRecordsRequestEntry, not {type(entry).__name__}")
         _check_data(f"{where}.data", entry.data)
         _check_routing(where, entry)
+    return entries
 
 
 def _check_data(where: str, data: object) -> None:
@@ -218,13 +258,15 @@ def _check_routing(where: str, entry: PutRecordsRequestEntry) -> None:
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{where}.{name} must be a str, not {type(value).__name__}")
     key = entry.explicit_hash_key
-    if key and not (key.isascii() and key.isdigit() and int(key[:20]) <= wire.MAX_HASH_KEY and len(key) < 20):
+    if key and not wire.is_hash_key(key):
         raise ValueError(
             f"{where}.explicit_hash_key must be a decimal number up to {wire.MAX_HASH_KEY}, not {options.shown(key)}"
         )
-    if entry.partition_id and wire.partition_number(entry.partition_id) is None:
+    if entry.partition_id and not wire.is_partition_id(entry.partition_id):
         raise ValueError(
             f"{where}.partition_id must look like 'shardId-0000000000' or '0', not {options.shown(entry.partition_id)}"
         )
     if entry.timestamp is not None and (isinstance(entry.timestamp, bool) or not isinstance(entry.timestamp, int)):
         raise TypeError(f"{where}.timestamp must be whole milliseconds, not {type(entry.timestamp).__name__}")
+    if entry.timestamp is not None and not -(2**63) <= entry.timestamp < 2**63:
+        raise ValueError(f"{where}.timestamp must fit into 64 bits, not {options.shown(entry.timestamp)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from dis_logging import options
+from dis_logging.client.profile import read_profile
 from dis_logging.client.wire import STREAM_NAME
 from dis_logging.errors import ConfigurationError
 
@@ -61,6 +62,9 @@ def find_target(
         ConfigurationError: when the region or project is missing, or one of them is malformed.
     """
     region = _word("region", region, "DIS_LOGGING_REGION", "HUAWEICLOUD_SDK_REGION")
+    if project_id is None:
+        variables = ("DIS_LOGGING_PROJECT_ID", "HUAWEICLOUD_SDK_PROJECT_ID")
+        project_id = options.from_environment(*variables) or read_profile("project_id")
     project_id = _word("project_id", project_id, "DIS_LOGGING_PROJECT_ID", "HUAWEICLOUD_SDK_PROJECT_ID")
     endpoint = endpoint if endpoint is not None else options.from_environment("DIS_LOGGING_ENDPOINT")
     if endpoint is None:
@@ -81,6 +85,8 @@ def check_endpoint(endpoint: object, *, allow_http: bool = False) -> str:
         ConfigurationError: when it is no URL of a host, or is plain http to another machine without *allow_http*.
     """
     url = options.text("endpoint", endpoint)
+    if "@" in url:
+        raise ConfigurationError("endpoint must not contain a user name or password; use ak and sk")
     if "://" not in url:
         url = "https://" + url
     try:
@@ -88,9 +94,7 @@ def check_endpoint(endpoint: object, *, allow_http: bool = False) -> str:
         port = parts.port
     except ValueError:
         raise ConfigurationError(f"endpoint is not a valid URL: {options.shown(endpoint)}") from None
-    if parts.username or parts.password:
-        raise ConfigurationError("endpoint must not contain a user name or password; use ak and sk")
-    if parts.scheme not in ("http", "https") or not _is_host(parts) or port == 0 or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not _is_base_url(url, parts) or port == 0:
         raise ConfigurationError(
             f"endpoint must look like https://dis.cn-north-4.myhuaweicloud.com, not {options.shown(endpoint)}"
         )
@@ -121,7 +125,10 @@ def _word(name: str, value: object, *variables: str) -> str:
     return word
 
 
-def _is_host(parts: SplitResult) -> bool:
+def _is_base_url(url: str, parts: SplitResult) -> bool:
+    # urlsplit forgives line breaks, and takes the "https:" of "https:/host" for a host without a port.
+    if not re.fullmatch(r"[!-~]+", url) or parts.netloc.endswith(":") or parts.query or parts.fragment:
+        return False
     host = parts.hostname or ""
     return bool(re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", host))
 

@@ -8,7 +8,6 @@ redirects, no cookies, and errors that say whether the request was sent. It neve
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
 import re
@@ -35,6 +34,8 @@ from dis_logging.escaping import escape
 
 # An answer to 10,000 records is about 1.2 MB of JSON, so nothing honest comes near this.
 MAX_REPLY_BYTES = 16 * 1024 * 1024
+# What heads, chunk sizes and trailers may add to it.
+_MAX_FRAME_BYTES = 1024 * 1024
 
 
 class HTTPReply(NamedTuple):
@@ -108,9 +109,7 @@ class HTTPTransport:
             return self._exchange(method, url, headers, body, auth)
         except DeliveryError as error:
             failure = error.with_traceback(None)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-            failure = _translate(error)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a TypeError too, for a proxy's URL without a host
             failure = _translate(error)
         failure.__context__ = failure.__cause__ = None
         raise failure
@@ -140,7 +139,8 @@ class HTTPTransport:
             # Only a connection whose answer was read to its end may serve the next request.
             if not complete:
                 response.close()
-        return HTTPReply(response.status_code, response.headers, _decode(raw, response.headers, response.status_code))
+        decoded = _decode(raw, response.headers, response.status_code)
+        return HTTPReply(response.status_code, response.headers, _without_tokens(decoded, request.headers))
 
     def _current_session(self) -> requests.Session:
         if self._session is None or self._pid != os.getpid():
@@ -174,6 +174,13 @@ class _Session(requests.Session):
         return None
 
 
+class _ProxyManagers(dict[str, Any]):
+    """The pools of each proxy, by a URL that may hold a password."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} proxies>"
+
+
 def _new_session() -> requests.Session:
     session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -194,6 +201,15 @@ def _read_bounded(raw: Any) -> bytes:
             raise ProtocolError(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _without_tokens(body: bytes, sent: Mapping[str, str]) -> bytes:
+    """Returns *body* without the tokens that were sent, should it quote them: its texts end up in errors and logs."""
+    for name in ("X-Security-Token", "X-Auth-Token"):
+        token = sent.get(name)
+        if token:
+            body = body.replace(token.encode(), b"*" * len(token))  # as long as before: protobuf counts
+    return body
 
 
 def _decode(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
@@ -223,7 +239,10 @@ def _translate(error: BaseException) -> DeliveryError:
     refusal = next((match for link in chain if (match := _TUNNEL_REFUSED.search(str(link)))), None)
     if refusal and not _attempt.sent:
         return ServiceError(int(refusal["status"]), message="the proxy refused to connect")
-    reason = next((_reason(link) for link in reversed(chain) if isinstance(link, OSError)), type(error).__name__)
+    # requests' own errors are OSErrors too, and say less than what they wrap.
+    from_system = (link for link in reversed(chain) if isinstance(link, OSError))
+    from_system = (link for link in from_system if not isinstance(link, requests.RequestException))
+    reason = next(map(_reason, from_system), type(chain[-1]).__name__)
     if not _attempt.sent:
         return NotSentError(f"no connection to DIS: {reason}")
     if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in chain):
@@ -257,8 +276,6 @@ def _reason(error: OSError) -> str:
         return escape(f"TLS failed: {error.reason or type(error).__name__}", 200)
     if isinstance(error, TimeoutError):
         return "timed out"
-    if isinstance(error, requests.RequestException):
-        return type(error).__name__
     return escape(error.strerror or type(error).__name__, 200)
 
 
@@ -281,19 +298,39 @@ class _DeadlineSocket:
     def settimeout(self, timeout: float | None) -> None:
         """Ignores urllib3's timeouts for single operations: the deadline rules."""
 
+    def gettimeout(self) -> float:
+        """Returns what is left of the attempt; a TLS handshake on top of this socket takes it over."""
+        # Never 0, which means "do not wait", and no exception, which would leave two sockets with one descriptor.
+        return max(0.001, _attempt.deadline - time.monotonic())
+
     def sendall(self, data: Any, *flags: int) -> None:
         self._sock.settimeout(_attempt.remaining())
         self._sock.sendall(data, *flags)
 
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(_attempt.remaining())
+        data: bytes = self._sock.recv(size)
+        return data
+
     def makefile(self, mode: str = "rb", buffering: int = -1, **_options: Any) -> io.BufferedReader:  # noqa: ARG002
         return io.BufferedReader(_DeadlineReader(self._sock))
 
+    @property
+    def _io_refs(self) -> int:
+        # urllib3's TLS within TLS counts its readers here, so that closing waits for them.
+        return int(self._sock._io_refs)  # noqa: SLF001
+
+    @_io_refs.setter
+    def _io_refs(self, count: int) -> None:
+        self._sock._io_refs = count  # noqa: SLF001
+
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket; each read gets what is left of the attempt's time."""
+    """Reads one answer from a socket; each read gets what is left of the attempt's time."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
+        self._size = 0
         self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until this reader is closed
 
     def readable(self) -> bool:
@@ -302,6 +339,10 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         self._sock.settimeout(_attempt.remaining())
         count: int | None = self._raw.readinto(buffer)
+        # Interim answers, trailers and a chunk of -1 bytes know no end in http.client.
+        self._size += count or 0
+        if self._size > MAX_REPLY_BYTES + _MAX_FRAME_BYTES:
+            raise ProtocolError(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
         return count
 
     def close(self) -> None:
@@ -348,6 +389,9 @@ class _DeadlineHTTPSConnection(HTTPSConnection):
         super().connect()
         if not isinstance(self.sock, _DeadlineSocket):  # TLS has put its own socket around ours
             self.sock = _DeadlineSocket(self.sock)
+
+    def _connect_tls_proxy(self, *args: Any, **kwargs: Any) -> Any:
+        return _DeadlineSocket(super()._connect_tls_proxy(*args, **kwargs))
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
@@ -396,8 +440,18 @@ class _Adapter(HTTPAdapter):
     """An adapter whose pools, direct and through proxies, make the connections above."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        self.proxy_manager = _ProxyManagers()
         super().init_poolmanager(*args, **kwargs)
         _use_our_pools(self.poolmanager)
+
+    def close(self) -> None:
+        # urllib3 leaves this to weakref.finalize, which does nothing any more while the interpreter exits.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in list(manager.pools.keys()):
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)

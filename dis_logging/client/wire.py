@@ -35,7 +35,7 @@ MAX_HASH_KEY = 9223372036854775807
 # API reference, Uploading Data: "shardId-0000000000" or "0".
 PARTITION_ID = re.compile(r"(?:shardId-)?0*(?P<number>[0-9]{1,10})")
 
-JSON_TYPE = "application/json; charset=utf-8"
+CONTENT_TYPE = "application/json; charset=utf-8"
 
 _MESSAGE_LIMIT = 300
 
@@ -125,7 +125,7 @@ def decode_put_records(body: bytes) -> PutRecordsRequest:
     Raises:
         MalformedRequestError: with DIS.4300 for a body that cannot be read, DIS.4202 for one without records.
     """
-    document = _load_object(body)
+    document = load_object(body)
     if document is None:
         raise MalformedRequestError("DIS.4300", "Request error.")
     records = document.get("records")
@@ -134,7 +134,7 @@ def decode_put_records(body: bytes) -> PutRecordsRequest:
     if not isinstance(records, list):
         raise MalformedRequestError("DIS.4300", "Request error. records must be a list.")
     entries = tuple(_decode_request_entry(record) for record in records)
-    return PutRecordsRequest(_text(document, "stream_name"), _text(document, "stream_id"), entries)
+    return PutRecordsRequest(text_field(document, "stream_name"), text_field(document, "stream_id"), entries)
 
 
 def _decode_request_entry(record: object) -> PutRecordsRequestEntry:
@@ -150,21 +150,28 @@ def _decode_request_entry(record: object) -> PutRecordsRequestEntry:
     timestamp = record.get("timestamp")
     return PutRecordsRequestEntry(
         data=payload,
-        partition_key=_text(record, "partition_key") or None,
-        explicit_hash_key=_text(record, "explicit_hash_key") or None,
-        partition_id=_text(record, "partition_id") or None,
+        partition_key=text_field(record, "partition_key") or None,
+        explicit_hash_key=text_field(record, "explicit_hash_key") or None,
+        partition_id=text_field(record, "partition_id") or None,
         timestamp=timestamp if isinstance(timestamp, int) else None,
     )
 
 
-def _text(fields: Mapping[str, object], name: str) -> str:
+def text_field(fields: Mapping[str, object], name: str) -> str:
+    """
+    Returns a string of a JSON request, empty when it is null or left out.
+
+    Raises:
+        MalformedRequestError: when it is something else.
+    """
     value = fields.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
         # The Java SDK's request model carries the service's own deserialisers, which take strings only.
         raise MalformedRequestError("DIS.4300", f"Request error. {name} must be a string.")
-    return value
+    # A lone surrogate is valid JSON but no text; Java, in which DIS is written, encodes it as a question mark.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 # -- results --------------------------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def decode_put_records_result(body: bytes, expected: int) -> PutRecordsResult:
     Raises:
         ProtocolError: when the body is not a complete result for exactly that many records.
     """
-    entries = tuple(_decode_result_entry(record) for record in _result_records(body, expected))
+    entries = tuple(decode_result_entry(record) for record in _result_records(body, expected))
     return PutRecordsResult(sum(1 for entry in entries if entry.error_code), entries)
 
 
@@ -201,30 +208,41 @@ def decode_failures(body: bytes, expected: int) -> dict[int, PutRecordsResultEnt
     """
     failures: dict[int, PutRecordsResultEntry] = {}
     for index, record in enumerate(_result_records(body, expected)):
-        # The short way for what nearly every entry is: stored, with its number, and without an error.
-        if type(record) is dict and "error_code" not in record:
+        # The short way for what nearly every entry is: stored, with its place and number, and without an error.
+        if type(record) is dict and "error_code" not in record and "error_message" not in record:
             number = record.get("sequence_number")
-            if number and type(number) is str:
+            if number and type(number) is str and type(record.get("partition_id")) is str:
                 continue
-        entry = _decode_result_entry(record)
+        entry = decode_result_entry(record)
         if entry.error_code:
             failures[index] = entry
     return failures
 
 
 def _result_records(body: bytes, expected: int) -> list[Any]:
-    document = _load_object(body)
+    document = load_object(body)
     if document is None:
         raise ProtocolError("DIS answered 200, but the body is not a JSON object", status=200)
     records = document.get("records")
     if not isinstance(records, list):
         raise ProtocolError("DIS answered 200, but the body has no list of records", status=200)
-    if len(records) != expected:
-        raise ProtocolError(f"DIS answered 200 with {len(records)} results for {expected} records", status=200)
+    check_result_count(len(records), expected)
     return records
 
 
-def _decode_result_entry(record: object) -> PutRecordsResultEntry:
+def check_result_count(count: int, expected: int) -> None:
+    """Raises `ProtocolError` unless an answer has as many results as its request had records."""
+    if count != expected:
+        raise ProtocolError(f"DIS answered 200 with {count} results for {expected} records", status=200)
+
+
+def decode_result_entry(record: object) -> PutRecordsResultEntry:
+    """
+    Returns one result of an answer, its texts cleaned; a field that is None or "" is not set.
+
+    Raises:
+        ProtocolError: when it is no mapping of strings, or says nothing.
+    """
     if not isinstance(record, dict):
         raise ProtocolError("DIS answered 200, but a result is not an object", status=200)
     fields = {}
@@ -243,6 +261,39 @@ def _decode_result_entry(record: object) -> PutRecordsResultEntry:
     return entry
 
 
+class WireRecord(Protocol):
+    """What a stored record must offer to be encoded in a GetRecords answer; a partition key of None is left out."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def partition_key(self) -> str | None: ...
+    @property
+    def sequence_number(self) -> str: ...
+    @property
+    def timestamp(self) -> int: ...
+
+
+# API reference, Downloading Data: the only value of timestamp_type.
+TIMESTAMP_TYPE = "CreateTime"
+
+
+def encode_get_records_result(records: Iterable[WireRecord], next_partition_cursor: str) -> bytes:
+    """Returns the JSON body of a GetRecords answer (API reference, Downloading Data)."""
+    encoded = [_encode_record(record) for record in records]
+    return json.dumps({"records": encoded, "next_partition_cursor": next_partition_cursor}).encode()
+
+
+def _encode_record(record: WireRecord) -> dict[str, str | int]:
+    fields: dict[str, str | int] = {
+        "sequence_number": record.sequence_number,
+        "data": base64.b64encode(record.data).decode(),
+        "timestamp": record.timestamp,
+        "timestamp_type": TIMESTAMP_TYPE,
+    }
+    return fields if record.partition_key is None else {"partition_key": record.partition_key, **fields}
+
+
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 _CODE_NAMES = ("errorCode", "error_code", "code")
@@ -257,7 +308,7 @@ def decode_error(status: int, body: bytes, request_id: str = "", retry_after: fl
     DIS's own SDKs expect ``errorCode`` and ``message``, the API reference and the gateway ``error_code`` and
     ``error_msg``; huaweicloudsdkcore also looks into nested objects. Anything else is shown as text.
     """
-    document = _load_object(body)
+    document = load_object(body)
     if document is None:
         text = body[: 4 * _MESSAGE_LIMIT].decode("utf-8", "replace").strip()
         return ServiceError(status, "", escape(text, _MESSAGE_LIMIT), escape(request_id, _MESSAGE_LIMIT), retry_after)
@@ -286,7 +337,8 @@ def _find(document: Mapping[str, object], names: Sequence[str], depth: int = 4) 
     return next(filter(None, (_find(value, names, depth - 1) for value in nested)), "") if depth else ""
 
 
-def _load_object(body: bytes) -> dict[str, Any] | None:
+def load_object(body: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object in *body*, None when there is something else."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):  # not JSON or not UTF-8, an endless number, nested without end
@@ -314,6 +366,16 @@ def partition_index(hash_key: int, partitions: int) -> int:
     if index > 0 and hash_key % width == 0:
         index -= 1
     return min(index, partitions - 1)
+
+
+def is_hash_key(text: str) -> bool:
+    """Returns whether *text* is an explicit hash key: a decimal number from 0 to `MAX_HASH_KEY`."""
+    return text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_HASH_KEY
+
+
+def is_partition_id(text: str) -> bool:
+    """Returns whether *text* is a partition id of either form."""
+    return PARTITION_ID.fullmatch(text) is not None
 
 
 def partition_id(number: int) -> str:

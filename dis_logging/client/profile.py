@@ -1,0 +1,34 @@
+"""The profile file of Huawei Cloud's SDKs: ``~/.huaweicloud/credentials``, as huaweicloudsdkcore 3.1.219 reads it."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+from dis_logging import options
+from dis_logging.errors import ConfigurationError
+
+
+def read_profile(name: str) -> str | None:
+    """
+    Returns one value of the section ``[basic]``: ``ak``, ``sk``, ``security_token`` or ``project_id``; None if not set.
+
+    The file is the one that ``HUAWEICLOUD_SDK_CREDENTIALS_FILE`` names, else ``credentials`` in ``.huaweicloud`` of the home
+    directory. No file is no error.
+
+    Raises:
+        ConfigurationError: the file is there but cannot be read.
+    """
+    try:
+        file = Path(
+            options.from_environment("HUAWEICLOUD_SDK_CREDENTIALS_FILE") or Path.home() / ".huaweicloud" / "credentials"
+        )
+        if not file.is_file():
+            return None
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(file.read_text("utf-8"))
+    except (OSError, RuntimeError, ValueError, configparser.Error) as error:
+        # The parser's text quotes the line that it stumbled over, which may hold the key.
+        kind = type(error).__name__
+        raise ConfigurationError(f"{name}: the profile file of Huawei's SDKs cannot be read ({kind})") from None
+    return parser.get("basic", name, fallback="").strip() or None
