@@ -19,14 +19,17 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from dis_logging.client import wire
-from dis_logging.emulator.app import App, EntryRule, Operation
+from dis_logging.emulator.app import App, Operation
+from dis_logging.emulator.call import EntryRule
 from dis_logging.emulator.faults import Behave, Script
 from dis_logging.emulator.journal import Journal, ReceivedRequest
 from dis_logging.emulator.messages import Head, Request, Response, new_request_id, refusal
 
-# How long a peer may be silent between requests, and within one.
+# How long a peer may be silent between requests, and how long it may take to read an answer.
 _IDLE_TIMEOUT = 300.0
 _IO_TIMEOUT = 30.0
+# How long a request may take from its first byte to its last: a peer that drips has no more time than another.
+REQUEST_TIMEOUT = 60.0
 _MAX_HEAD_BYTES = 64 * 1024
 _LINGER_FORMAT = "hh" if os.name == "nt" else "ii"  # struct linger: shorts in Winsock, ints in POSIX
 # After an early refusal, what is still read so that the peer gets to see it.
@@ -38,14 +41,21 @@ _CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class BadRequestError(ValueError):
-    """What came is no HTTP request that can be answered with more than *status*."""
+    """What came is no HTTP request, or not all of one; *answer* says so."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status = status
+        self.answer = refusal(status, "APIGW.0101", message, gateway=True)
 
 
-def serve(sock: socket.socket, number: int, app: App, script: Script, journal: Journal) -> None:
+def serve(
+    sock: socket.socket,
+    number: int,
+    app: App,
+    script: Script,
+    journal: Journal,
+    request_timeout: float = REQUEST_TIMEOUT,
+) -> None:
     """
     Serves the requests of one connection until either side ends it.
 
@@ -55,8 +65,9 @@ def serve(sock: socket.socket, number: int, app: App, script: Script, journal: J
         app: answers.
         script: says which fault to play.
         journal: notes requests and answers.
+        request_timeout: seconds that a request may take to arrive.
     """
-    channel = _Channel(sock)
+    channel = _Channel(sock, request_timeout)
     try:
         channel.shake_hands()
         while not channel.closed:
@@ -65,8 +76,7 @@ def serve(sock: socket.socket, number: int, app: App, script: Script, journal: J
                 return
             _Exchange(channel, parse_head(raw), number, app, script, journal).run()
     except BadRequestError as error:
-        answer = refusal(error.status, "APIGW.0101", str(error), gateway=True)
-        _try_last_words(channel, encode_response(answer, app.clock(), keep_alive=False))
+        _try_last_words(channel, encode_response(error.answer, app.clock(), keep_alive=False))
     except OSError:
         pass  # the peer left or was too slow, or the emulator stops: nobody is there to be told
 
@@ -170,7 +180,7 @@ class _Exchange:
         self._script = script
         self._journal = journal
         self._operation = app.operation(head)
-        self._number = journal.arrived(head, connection, self._operation)
+        self._received = journal.arrived(head, connection, self._operation)
         self._body = bytearray()
         self._request: Request | None = None
 
@@ -178,13 +188,20 @@ class _Exchange:
         if self._head.content_length > wire.MAX_BODY_BYTES:
             self._refuse_unread()
             return
+        try:
+            self._play()
+        except BadRequestError as error:
+            self._journal.answered(self._received, error.answer)
+            raise
+        # What a fault left unread would be taken for the next request.
+        if not self._head.keep_alive or self._request is None:
+            self.close()
+
+    def _play(self) -> None:
         if self._operation is Operation.PUT_RECORDS:
             self._script.next_fault(self._look).play(self)
         else:
             Behave().play(self)
-        # What a fault left unread would be taken for the next request.
-        if not self._head.keep_alive or self._request is None:
-            self.close()
 
     def read(self, fraction: float = 1.0) -> None:
         wanted = int(self._head.content_length * fraction)
@@ -193,14 +210,14 @@ class _Exchange:
             self._body += self._channel.read(wanted - len(self._body))
         if self._request is None and len(self._body) == self._head.content_length:
             self._request = Request(self._head, bytes(self._body))
-            self._journal.completed(self._number, self._request)
+            self._received = self._journal.completed(self._received, self._request)
 
     def answer(self, *rules: EntryRule) -> Response:
         request = self._whole_request()
         return self._app.respond(request, (*rules, *self._script.entry_rules(self._look)))
 
     def render(self, response: Response) -> bytes:
-        self._journal.answered(self._number, response)
+        self._journal.answered(self._received, response)
         return encode_response(response, self._app.clock(), keep_alive=self._head.keep_alive)
 
     def send(self, response: Response) -> None:
@@ -220,7 +237,7 @@ class _Exchange:
 
     def _look(self) -> ReceivedRequest:
         self.read()
-        return self._journal.request(self._number)
+        return self._received
 
     def _whole_request(self) -> Request:
         self.read()
@@ -234,7 +251,7 @@ class _Exchange:
 
     def _refuse_unread(self) -> None:
         response = self._app.respond(Request(self._head))
-        self._journal.answered(self._number, response)
+        self._journal.answered(self._received, response)
         self.write(encode_response(response, self._app.clock(), keep_alive=False))
         self._channel.drain()
 
@@ -242,8 +259,10 @@ class _Exchange:
 class _Channel:
     """The bytes of one connection: bounded reads, whole writes, and the ways to end it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, request_timeout: float) -> None:
         self._sock = sock
+        self._request_timeout = request_timeout
+        self._deadline: float | None = None  # for the request that is arriving, on the monotonic clock
         self._buffer = bytearray()
         self.closed = False
 
@@ -257,8 +276,9 @@ class _Channel:
         Returns the bytes before the next blank line, None when the peer sends no more.
 
         Raises:
-            BadRequestError: when there is no blank line within reason.
+            BadRequestError: when there is no blank line within reason, or in time.
         """
+        self._deadline = time.monotonic() + self._request_timeout if self._buffer else None
         while True:
             end = self._buffer.find(b"\r\n\r\n")
             if end > _MAX_HEAD_BYTES or (end < 0 and len(self._buffer) > _MAX_HEAD_BYTES):
@@ -267,8 +287,7 @@ class _Channel:
                 head = bytes(self._buffer[:end])
                 del self._buffer[: end + 4]
                 return head
-            self._sock.settimeout(_IO_TIMEOUT if self._buffer else _IDLE_TIMEOUT)
-            data = self._sock.recv(65536)
+            data = self._receive(65536)
             if not data:
                 return None
             self._buffer += data
@@ -279,18 +298,35 @@ class _Channel:
 
         Raises:
             ConnectionError: when the peer ends before.
+            BadRequestError: when they do not come in time.
         """
         data = self._buffer[:size]
         del self._buffer[:size]
-        self._sock.settimeout(_IO_TIMEOUT)
         while len(data) < size:
-            more = self._sock.recv(min(size - len(data), 262144))
+            more = self._receive(min(size - len(data), 262144))
             if not more:
                 raise ConnectionAbortedError("the peer left within a body")
             data += more
         return data
 
+    def _receive(self, size: int) -> bytes:
+        """Returns the next bytes of a request, of which the first may be waited for."""
+        if self._deadline is None:
+            self._sock.settimeout(_IDLE_TIMEOUT)
+            data = self._sock.recv(size)
+            self._deadline = time.monotonic() + self._request_timeout
+            return data
+        remaining = self._deadline - time.monotonic()
+        try:
+            if remaining > 0:
+                self._sock.settimeout(remaining)
+                return self._sock.recv(size)
+        except TimeoutError:
+            pass  # as if it had been over before
+        raise BadRequestError(408, "The request took too long to arrive")
+
     def write(self, data: bytes) -> None:
+        # For all of it together, not for each part that the peer takes.
         self._sock.settimeout(_IO_TIMEOUT)
         self._sock.sendall(data)
 

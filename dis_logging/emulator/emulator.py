@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import os
 import socket
 import ssl
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dis_logging.emulator import connection
 from dis_logging.emulator.access import Access
@@ -21,7 +22,10 @@ from dis_logging.emulator.app import App
 from dis_logging.emulator.faults import Fault, Script
 from dis_logging.emulator.journal import Journal, ReceivedRequest
 from dis_logging.emulator.server import Server
-from dis_logging.emulator.store import Store, StoredRecord
+from dis_logging.emulator.store import DEFAULT_RETENTION, Store, StoredRecord
+
+if TYPE_CHECKING:
+    from dis_logging.emulator.records_file import RecordsFile
 
 # How often wait_for looks without being told: its predicate may be about something that is not the emulator's.
 _LOOK_INTERVAL = 0.05
@@ -50,9 +54,16 @@ class DISEmulator:
         region: what the scope of signatures must name.
         clock: returns the service's time, aware; it dates records and answers, and signatures may be 15 minutes off it.
         tls: serves https with this context.
+        retention: how many records each partition keeps; the oldest give way, as after 24 hours in DIS.
+        file: SQLite file that keeps streams, records, sequence numbers, apps and checkpoints for the next process, made
+            when it is not there. Streams that it has need not be named again. None keeps everything in memory alone.
+        throttle: refuses with DIS.4303 what is beyond the rates of DIS: 1000 records and 1 MiB a second for each
+            partition of a common stream.
+        request_timeout: how long a request may take from its first byte to its last.
 
     Raises:
-        ValueError: when *host* is not a loopback address, or a stream is impossible.
+        ValueError: when *host* is not a loopback address, *retention* is not positive, or a stream is impossible.
+        OSError: when the file cannot be used.
     """
 
     def __init__(
@@ -69,9 +80,15 @@ class DISEmulator:
         region: str = "cn-north-4",
         clock: Callable[[], datetime] = _utc_now,
         tls: ssl.SSLContext | None = None,
+        retention: int = DEFAULT_RETENTION,
+        file: str | os.PathLike[str] | None = None,
+        throttle: bool = False,
+        request_timeout: float = connection.REQUEST_TIMEOUT,
     ) -> None:
         if not _is_loopback(host):
             raise ValueError(f"the emulator listens on loopback only, not on host {host!r}")
+        if retention < 1:
+            raise ValueError(f"retention must be at least 1 record, not {retention!r}")
         self._host = host
         self._port = port
         self._tls = tls
@@ -79,14 +96,25 @@ class DISEmulator:
         self._access = Access(ak, sk, project_id, region, security_token, auth_token)
         self._changed = threading.Condition()  # guards the count of changes
         self._changes = 0
-        self._store = Store(self._notice_change)
+        self._store = Store(
+            self._notice_change,
+            retention=retention,
+            throttle_clock=time.monotonic if throttle else None,
+            file=None if file is None else _records_file(file),
+        )
+        self._request_timeout = request_timeout
         self._journal = Journal(self._notice_change)
         self._script = Script(self._notice_change)
         self._app = App(self._store, self._access, clock)
         self._connection_numbers = itertools.count(1)
         self._server: Server | None = None
-        for name, partitions in (streams or {}).items():
-            self.create_stream(name, partitions)
+        self._store.open()
+        try:
+            for name, partitions in (streams or {}).items():
+                self._ensure_stream(name, partitions)
+        finally:
+            # Until it runs, the file is free for others.
+            self._store.close()
 
     def __repr__(self) -> str:
         state = "running" if self._server else "stopped"
@@ -103,10 +131,15 @@ class DISEmulator:
         Listens from now on; returns itself. Does nothing when it is running.
 
         Raises:
-            OSError: when the port is taken.
+            OSError: when the port is taken, or the file cannot be used.
         """
         if self._server is None:
-            self._server = Server(self._host, self._port, self._tls, self._serve, self._connection_numbers)
+            self._store.open()
+            try:
+                self._server = Server(self._host, self._port, self._tls, self._serve, self._connection_numbers)
+            except BaseException:
+                self._store.close()
+                raise
             self._port = self._server.port
         return self
 
@@ -115,6 +148,7 @@ class DISEmulator:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+            self._store.close()
 
     def drop_connections(self) -> None:
         """Closes all open connections and goes on: clients that keep one open find it stale."""
@@ -130,7 +164,7 @@ class DISEmulator:
         self.stop()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        connection.serve(sock, number, self._app, self._script, self._journal)
+        connection.serve(sock, number, self._app, self._script, self._journal, self._request_timeout)
 
     # -- where and who ----------------------------------------------------------------------------------------------
 
@@ -223,6 +257,20 @@ class DISEmulator:
         """
         self._store.create_stream(name, partitions, int(self._clock().timestamp() * 1000))
 
+    def _ensure_stream(self, name: str, partitions: int) -> None:
+        """Adds a stream that the file does not have."""
+        if name not in self._store.stream_names():
+            self.create_stream(name, partitions)
+            return
+        kept = self._store.describe(name).partition_count
+        if kept != partitions:
+            raise ValueError(f"stream {name!r} has {kept} partitions in the file, not {partitions!r}")
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """The names of all streams, in order of creation."""
+        return self._store.stream_names()
+
     def delete_stream(self, name: str) -> None:
         """
         Removes a stream: uploads to it are refused with DIS.4301. `records` still tells what it held.
@@ -245,7 +293,9 @@ class DISEmulator:
 
     def records(self, stream_name: str) -> tuple[StoredRecord, ...]:
         """
-        Returns all that was ever stored under a stream name, in order of arrival.
+        Returns all that was stored under a stream name and is still kept, in order of arrival.
+
+        That is everything, up to *retention* records in each partition; also what a deleted stream of that name held.
 
         Raises:
             LookupError: when there never was such a stream.
@@ -258,7 +308,11 @@ class DISEmulator:
 
     @property
     def requests(self) -> tuple[ReceivedRequest, ...]:
-        """All requests so far, in order of arrival, refused ones too; what is not HTTP is not among them."""
+        """
+        The requests so far, in order of arrival, refused ones too; what is not HTTP is not among them.
+
+        After 100 000 requests, or 256 MiB of bodies, the oldest are forgotten.
+        """
         return self._journal.requests()
 
     @property
@@ -329,6 +383,13 @@ class DISEmulator:
         self._script.clear_rules()
         if fault is not None:
             self._script.add_rule(fault, None)
+
+
+def _records_file(path: str | os.PathLike[str]) -> RecordsFile:
+    # Here, because not every Python is built with sqlite3.
+    from dis_logging.emulator.records_file import RecordsFile
+
+    return RecordsFile(path)
 
 
 def _is_loopback(host: str) -> bool:

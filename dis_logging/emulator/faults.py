@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from dis_logging.client.models import PutRecordsResultEntry
-from dis_logging.emulator.app import EntryRule
+from dis_logging.emulator.call import EntryRule
 from dis_logging.emulator.journal import ReceivedRequest
 from dis_logging.emulator.messages import ReceivedEntry, Response, message_of, refusal
 
@@ -256,7 +256,7 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Mangle:
     """
-    Stores the batch and answers 200 with a result that a function has changed.
+    Stores the batch and answers 200 with a result that a function has changed; for JSON requests only.
 
     A request that is refused for a reason of its own gets the refusal unchanged.
 

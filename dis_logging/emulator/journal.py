@@ -59,32 +59,44 @@ class ReceivedRequest:
 
 class Journal:
     """
-    All requests so far. Every method may be called from any thread.
+    The requests of late. Every method may be called from any thread.
 
     Args:
         on_change: called after every change, with no lock held.
+        max_requests: how many requests to remember; the oldest are forgotten.
+        max_body_bytes: how many bytes of bodies to remember, in total.
     """
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        max_requests: int = 100_000,
+        max_body_bytes: int = 256 * 1024 * 1024,
+    ) -> None:
         self._on_change = on_change
-        self._lock = threading.Lock()  # guards both below
-        self._requests: list[ReceivedRequest] = []
+        self._max_requests = max_requests
+        self._max_body_bytes = max_body_bytes
+        self._lock = threading.Lock()  # guards all below
+        self._arrived = 0
+        self._requests: dict[int, ReceivedRequest] = {}  # by number, the oldest first
+        self._body_bytes = 0
         self._refused: Counter[str] = Counter()
 
-    def arrived(self, head: Head, connection: int, operation: Operation | None) -> int:
-        """Notes a request whose head has arrived and returns its number."""
+    def arrived(self, head: Head, connection: int, operation: Operation | None) -> ReceivedRequest:
+        """Notes a request whose head has arrived."""
         authorization = signing.parse_authorization(head.headers.get("authorization", ""))
         with self._lock:
-            number = len(self._requests) + 1
-            self._requests.append(
-                ReceivedRequest(number, connection, operation, head.method, head.path, head.headers, authorization)
+            self._arrived += 1
+            received = ReceivedRequest(
+                self._arrived, connection, operation, head.method, head.path, head.headers, authorization
             )
+            self._requests[received.number] = received
+            self._forget_oldest()
         self._on_change()
-        return number
+        return received
 
-    def completed(self, number: int, request: Request) -> None:
-        """Notes the body of request *number*."""
-        received = self.request(number)
+    def completed(self, received: ReceivedRequest, request: Request) -> ReceivedRequest:
+        """Notes the body of a request and returns what is now known of it."""
         changed = replace(received, body_bytes=len(request.body))
         if received.operation is Operation.PUT_RECORDS:
             try:
@@ -92,38 +104,44 @@ class Journal:
                 changed = replace(changed, stream_name=name, stream_id=stream_id, entries=entries)
             except MalformedRequestError:
                 pass  # the answer will say so
-        self._replace(changed)
+        with self._lock:
+            if received.number in self._requests:
+                self._body_bytes += changed.body_bytes
+            self._replace(changed)
+            self._forget_oldest()
+        self._on_change()
+        return changed
 
-    def answered(self, number: int, response: Response) -> None:
-        """Notes the answer to request *number*."""
+    def answered(self, received: ReceivedRequest, response: Response) -> None:
+        """Notes the answer to a request."""
         changed = replace(
-            self.request(number),
-            status=response.status,
-            error_code=response.error_code,
-            entry_codes=response.entry_codes,
+            received, status=response.status, error_code=response.error_code, entry_codes=response.entry_codes
         )
         with self._lock:
             self._refused.update(response.entry_codes)
             if response.status >= 400:
                 self._refused[response.error_code or f"http_{response.status}"] += 1
-        self._replace(changed)
-
-    def request(self, number: int) -> ReceivedRequest:
-        """Returns request *number* as it is now."""
-        with self._lock:
-            return self._requests[number - 1]
+            self._replace(changed)
+        self._on_change()
 
     def requests(self) -> tuple[ReceivedRequest, ...]:
-        """Returns all requests in order of arrival."""
+        """Returns the requests in order of arrival."""
         with self._lock:
-            return tuple(self._requests)
+            return tuple(self._requests.values())
 
     def refused(self) -> Counter[str]:
-        """Returns how often each error code was answered, to a request or to an entry."""
+        """Returns how often each error code was answered, to a request or to an entry, since the beginning."""
         with self._lock:
             return Counter(self._refused)
 
     def _replace(self, changed: ReceivedRequest) -> None:
-        with self._lock:
-            self._requests[changed.number - 1] = changed
-        self._on_change()
+        if changed.number in self._requests:
+            self._requests[changed.number] = changed
+
+    def _forget_oldest(self) -> None:
+        # The newest stays, however large it is: it is being served.
+        while len(self._requests) > 1 and (
+            len(self._requests) > self._max_requests or self._body_bytes > self._max_body_bytes
+        ):
+            oldest = self._requests.pop(next(iter(self._requests)))
+            self._body_bytes -= oldest.body_bytes

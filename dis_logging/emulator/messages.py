@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from dis_logging.client import wire
+from dis_logging.client import bodies, wire
+from dis_logging.client.compression import unpack
 
 
 class ReceivedEntry(NamedTuple):
@@ -83,6 +84,26 @@ class Request:
     body: bytes = field(default=b"", repr=False)
 
     @cached_property
+    def messages(self) -> bodies.Messages:
+        """
+        The format the client speaks, in which it is to be answered.
+
+        Raises:
+            MalformedRequestError: when it cannot be spoken here.
+        """
+        return bodies.request_messages(self.head.headers)
+
+    @cached_property
+    def plain_body(self) -> bytes:
+        """
+        The body as it was before it was compressed.
+
+        Raises:
+            MalformedRequestError: when it cannot be restored.
+        """
+        return unpack(self.body, self.head.headers, wire.MAX_BODY_BYTES)
+
+    @cached_property
     def batch(self) -> Batch:
         """
         What a PutRecords request carries.
@@ -90,7 +111,7 @@ class Request:
         Raises:
             MalformedRequestError: when the body cannot be read.
         """
-        request = wire.decode_put_records(self.body)
+        request = self.messages.decode_put_records(self.plain_body)
         return Batch(
             request.stream_name,
             request.stream_id,
@@ -127,6 +148,18 @@ class Response:
     error_code: str = ""
     entry_codes: tuple[str, ...] = ()
 
+    @classmethod
+    def in_format(cls, messages: bodies.Messages, body: bytes, *, entry_codes: tuple[str, ...] = ()) -> Response:
+        """Returns the 200 answer with a result that *messages* has encoded."""
+        # Without the charset: it is how the API reference shows the header of answers.
+        content_type = messages.CONTENT_TYPE.partition(";")[0]
+        return cls(200, body, {"Content-Type": content_type}, entry_codes=entry_codes)
+
+    @classmethod
+    def empty(cls, status: int) -> Response:
+        """Returns an answer without a body; with 204 no header may speak of one (RFC 9110, 8.6)."""
+        return cls(status, headers={"Content-Type": None, "Content-Length": None} if status == 204 else {})
+
 
 class RefusalError(Exception):
     """The request is refused as a whole with *code*; *message* defaults to DIS's text for it."""
@@ -158,13 +191,23 @@ _REFUSALS: dict[str, tuple[int, str]] = {
     "DIS.4201": (400, "Invalid partition_id."),
     "DIS.4202": (400, "Empty request."),
     "DIS.4205": (400, "Stream is not running."),
+    "DIS.4215": (400, "Invalid cursor type."),
+    "DIS.4216": (400, "Invalid sequence_number."),
+    "DIS.4217": (400, "Invalid partition cursor."),
+    "DIS.4224": (400, "Sequence_number out of range."),
+    "DIS.4225": (400, "Expired partition cursor."),
+    "DIS.4226": (400, "A partition iterator error occurred or a record to which the SN corresponds has expired."),
     "DIS.4300": (400, "Request error."),
     "DIS.4301": (400, "The stream does not exist."),
     "DIS.4302": (400, "Partition does not exist."),
     "DIS.4303": (400, "Exceeded traffic control limit."),
     "DIS.4305": (400, "Too many stream requests."),
+    "DIS.4307": (400, "The stream already exists."),
+    "DIS.4308": (400, "Insufficient quota."),
     "DIS.4309": (400, "Too many request failures. Please try again later."),
     "DIS.4319": (400, "Partition is expired."),
+    "DIS.4330": (400, "app already exist."),
+    "DIS.4332": (400, "app not found."),
     "DIS.5000": (500, "System error."),
 }
 

@@ -92,8 +92,8 @@ class Server:
             return  # gone before we looked
         try:
             self._start(self._prepare(sock))
-        except OSError:
-            sock.close()  # likewise
+        except (OSError, RuntimeError):
+            sock.close()  # likewise, or the process can have no more threads
 
     def _prepare(self, sock: socket.socket) -> socket.socket:
         sock.setblocking(True)
@@ -110,9 +110,9 @@ class Server:
         )
         with self._lock:
             self._connections = [each for each in self._connections if each.thread.is_alive()]
-            self._connections.append(_Connection(sock, thread))
             # Under the lock, so that who has an answer on this connection finds it in the list.
             thread.start()
+            self._connections.append(_Connection(sock, thread))
 
     def _run(self, sock: socket.socket, number: int) -> None:
         with sock:

@@ -14,12 +14,19 @@ from dis_logging.client.models import PutRecordsRequestEntry
 from dis_logging.client.signing import SignableRequest, SignatureScheme, authorization, payload_hash, sdk_date
 from dis_logging.client.wire import encode_put_records
 from dis_logging.emulator import DISEmulator
+from tests.emulator.service import Service
 
 
 @pytest.fixture
 def dis() -> Iterator[DISEmulator]:
     with DISEmulator(streams={"app-logs": 3}) as emulator:
         yield emulator
+
+
+@pytest.fixture
+def service() -> Service:
+    """The emulated service without sockets."""
+    return Service()
 
 
 @pytest.fixture

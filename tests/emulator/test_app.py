@@ -1,56 +1,15 @@
 """From request to response, without a socket."""
 
-import base64
 import json
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
 from dis_logging.client import wire
-from dis_logging.emulator.access import Access
-from dis_logging.emulator.app import App, Operation
+from dis_logging.emulator.app import Operation
 from dis_logging.emulator.faults import RefuseEntries
-from dis_logging.emulator.messages import Head, Request, Response
-from dis_logging.emulator.store import Store
-
-PROJECT = "0123456789abcdef0123456789abcdef"
-NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-
-
-class Service:
-    """An app with two streams, asked by token: signatures have their own tests."""
-
-    def __init__(self) -> None:
-        self.store = Store(lambda: None)
-        self.store.create_stream("app-logs", 3, 1704164645000)
-        self.store.create_stream("other", 1, 1704164645000)
-        self.app = App(self.store, Access("ak", "sk", PROJECT, "cn-north-4", auth_token="token"), lambda: NOW)
-
-    def ask(
-        self, method: str, target: str, body: bytes = b"", token: str = "token", rules: tuple[RefuseEntries, ...] = ()
-    ) -> Response:
-        head = Head(method, target, {"x-auth-token": token}, len(body))
-        return self.app.respond(Request(head, body), rules)
-
-    def put(self, document: object, **options: Any) -> Response:
-        return self.ask("POST", f"/v2/{PROJECT}/records", json.dumps(document).encode(), **options)
-
-    def describe(self, target: str) -> Any:
-        return json.loads(self.ask("GET", f"/v2/{PROJECT}/streams/{target}").body)
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service()
-
-
-def record(data: bytes = b"x", **fields: Any) -> dict[str, Any]:
-    return {"data": base64.b64encode(data).decode(), **fields}
-
-
-def request_to(*records: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"stream_name": "app-logs", "records": list(records), **fields}
+from dis_logging.emulator.messages import Head, Response
+from tests.emulator.service import PROJECT, Service, record, request_to
 
 
 def error_of(response: Response) -> tuple[int, str]:
@@ -126,6 +85,7 @@ def test_stream_is_found_by_id_without_a_name(service: Service) -> None:
         pytest.param(request_to(record(), {"data": "%"}), "DIS.4300", id="not base64"),
         pytest.param(request_to(record(), record(partition_key=1)), "DIS.4300", id="key is a number"),
         pytest.param(request_to(*[record()] * 10_001), "DIS.4200", id="too many records"),
+        pytest.param(request_to(record(timestamp=2**63)), "DIS.4300", id="timestamp is no int64"),
         pytest.param([], "DIS.4300", id="not an object"),
     ],
 )
@@ -155,6 +115,19 @@ def test_largest_body_is_taken(service: Service) -> None:
     response = service.ask("POST", f"/v2/{PROJECT}/records", body.ljust(wire.MAX_BODY_BYTES))
 
     assert response.status == 200
+
+
+@pytest.mark.parametrize("timestamp", [2**63 - 1, -(2**63)])
+def test_timestamp_may_be_any_int64(service: Service, timestamp: int) -> None:
+    service.put(request_to(record(timestamp=timestamp)))
+
+    assert service.store.records("app-logs")[0].timestamp == timestamp
+
+
+def test_lone_surrogate_in_a_key_is_stored_as_java_encodes_it(service: Service) -> None:
+    service.put(request_to(record(partition_key="a\ud800")))
+
+    assert service.store.records("app-logs")[0].partition_key == "a?"
 
 
 def test_larger_body_is_refused_by_the_gateway(service: Service) -> None:
@@ -199,7 +172,9 @@ def test_unknown_path_is_refused_by_the_gateway(service: Service, method: str, p
 
 def test_operation_is_known_from_the_head_alone(service: Service) -> None:
     assert service.app.operation(Head("POST", f"/v2/{PROJECT}/records/", {})) is Operation.PUT_RECORDS
+    assert service.app.operation(Head("GET", f"/v2/{PROJECT}/records/", {})) is Operation.GET_RECORDS
     assert service.app.operation(Head("GET", f"/v2/{PROJECT}/streams/x", {})) is Operation.DESCRIBE_STREAM
+    assert service.app.operation(Head("GET", f"/v2/{PROJECT}/streams/", {})) is Operation.LIST_STREAMS
     assert service.app.operation(Head("GET", "/", {})) is None
 
 
@@ -214,80 +189,6 @@ def test_other_project_is_refused(service: Service) -> None:
     response = service.ask("POST", f"/v2/{'f' * 32}/records", json.dumps(request_to(record())).encode())
 
     assert error_of(response) == (400, "DIS.4117")
-
-
-# -- describe stream ------------------------------------------------------------------------------------------------
-
-
-def test_description_has_the_fields_of_the_api_reference(service: Service) -> None:
-    service.put(request_to(*[record(partition_id="1")] * 2))
-
-    described = service.describe("app-logs")
-
-    assert described["stream_name"] == "app-logs"
-    assert described["stream_id"] == service.store.describe("app-logs").stream_id
-    assert (described["status"], described["stream_type"], described["data_type"]) == ("RUNNING", "COMMON", "BLOB")
-    assert described["create_time"] == 1704164645000
-    assert (described["writable_partition_count"], described["readable_partition_count"]) == (3, 3)
-    assert described["has_more_partitions"] is False
-    assert [each["partition_id"][-1] for each in described["partitions"]] == ["0", "1", "2"]
-    assert {each["status"] for each in described["partitions"]} == {"ACTIVE"}
-    assert [each["sequence_number_range"] for each in described["partitions"]] == ["[0 : 0]", "[0 : 2]", "[0 : 0]"]
-
-
-def test_hash_ranges_cover_all_keys_and_agree_with_the_routing(service: Service) -> None:
-    ranges = [each["hash_range"].strip("[]").split(" : ") for each in service.describe("app-logs")["partitions"]]
-
-    ends = [(int(first), int(last)) for first, last in ranges]
-    assert ends[0][0] == 0
-    assert ends[-1][1] == 9223372036854775807
-    assert [first for first, _ in ends[1:]] == [last + 1 for _, last in ends[:-1]]
-    assert [(wire.partition_index(first, 3), wire.partition_index(last, 3)) for first, last in ends] == [
-        (0, 0),
-        (1, 1),
-        (2, 2),
-    ]
-
-
-def test_single_partition_has_the_range_of_the_api_reference(service: Service) -> None:
-    assert service.describe("other")["partitions"][0]["hash_range"] == "[0 : 9223372036854775807]"
-
-
-@pytest.mark.parametrize(
-    ("query", "shown", "more"),
-    [
-        ("limit_partitions=2", ["0", "1"], True),
-        ("start_partitionId=shardId-0000000001", ["2"], False),
-        ("start_partitionId=0&limit_partitions=1", ["1"], True),
-        ("start_partitionId=9", [], False),
-        ("limit_partitions=1000&stream_name=app-logs&&", ["0", "1", "2"], False),
-    ],
-)
-def test_partitions_are_shown_page_by_page(service: Service, query: str, shown: list[str], more: bool) -> None:
-    described = service.describe(f"app-logs?{query}")
-
-    assert [each["partition_id"][-1] for each in described["partitions"]] == shown
-    assert described["has_more_partitions"] is more
-
-
-@pytest.mark.parametrize(
-    ("target", "code"),
-    [
-        ("nope", "DIS.4301"),
-        ("app-logs?limit_partitions=0", "DIS.4200"),
-        ("app-logs?limit_partitions=1001", "DIS.4200"),
-        ("app-logs?limit_partitions=many", "DIS.4200"),
-        ("app-logs?start_partitionId=first", "DIS.4201"),
-    ],
-)
-def test_impossible_description_is_refused(service: Service, target: str, code: str) -> None:
-    assert service.describe(target)["errorCode"] == code
-
-
-def test_stream_is_described_by_id_across_accounts(service: Service) -> None:
-    stream_id = service.store.describe("other").stream_id
-
-    assert service.describe(f"theirs?stream_id={stream_id}")["stream_name"] == "other"
 
 
 def test_plus_in_a_query_is_a_plus() -> None:

@@ -27,6 +27,19 @@ def test_loopback_names_are_served(host: str) -> None:
         assert dis.endpoint == f"http://{host}:{dis.port}"
 
 
+def test_retention_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="retention must be at least 1 record, not 0"):
+        DISEmulator(retention=0)
+
+
+def test_emulator_keeps_as_many_records_as_it_is_to(put: Put) -> None:
+    with DISEmulator({"app-logs": 1}, retention=2) as dis:
+        put(dis, "a", "b", "c")
+
+    assert [stored.text for stored in dis.records("app-logs")] == ["b", "c"]
+    assert dis.record_count("app-logs") == 2
+
+
 def test_port_is_unknown_before_the_first_start() -> None:
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = DISEmulator().endpoint

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dis_logging.emulator import DISEmulator
-from dis_logging.emulator.app import EntryRule
+from dis_logging.emulator.call import EntryRule
 from dis_logging.emulator.faults import (
     Behave,
     Drip,

@@ -1,6 +1,7 @@
 """Sockets: life cycle, keep-alive, and what strangers send."""
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -339,6 +340,73 @@ def test_client_that_leaves_before_the_answer_harms_nobody(
 
     assert dis.wait_for(lambda dis: dis.requests and dis.requests[0].status == 500)
     assert put(dis, "b")[0] == 200
+
+
+@pytest.mark.parametrize("sent", [1, 50, -1], ids=["first byte", "within the head", "all but the last byte"])
+def test_request_that_takes_too_long_to_arrive_is_answered_with_408(
+    connect: Connect, make_request: MakeRequest, read_answer: ReadAnswer, put: Put, sent: int
+) -> None:
+    with DISEmulator({"app-logs": 1}, request_timeout=0.2) as dis:
+        sock = connect(dis)
+        sock.sendall(make_request(dis, "a")[:sent])
+        status, error = read_answer(sock)
+
+        assert (status, error["error_code"]) == (408, "APIGW.0101")
+        assert sock.recv(1) == b""
+        assert put(dis, "b")[0] == 200
+    assert [stored.text for stored in dis.records("app-logs")] == ["b"]
+
+
+def test_dripping_sender_has_no_more_time_than_another(connect: Connect, make_request: MakeRequest, put: Put) -> None:
+    """Each byte comes soon after the one before, all of them would take minutes."""
+    with DISEmulator({"app-logs": 1}, request_timeout=0.3) as dis:
+        sock = connect(dis)
+        sock.settimeout(0.01)
+        answer = b""
+        for byte in itertools.cycle(make_request(dis, "a" * 100_000)):
+            try:
+                sock.sendall(bytes((byte,)))
+                answer = sock.recv(65536)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break  # the emulator has closed, and we were sending
+            break
+
+        assert not answer or answer.startswith(b"HTTP/1.1 408 ")
+        assert put(dis, "b")[0] == 200
+    assert [stored.text for stored in dis.records("app-logs")] == ["b"]
+
+
+def test_idle_connection_may_stay_longer_than_a_request(
+    connect: Connect, make_request: MakeRequest, read_answer: ReadAnswer
+) -> None:
+    with DISEmulator({"app-logs": 1}, request_timeout=0.2) as dis, connect(dis) as sock:
+        sock.sendall(make_request(dis, "a"))
+        read_answer(sock)
+        sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        sock.settimeout(10)
+        sock.sendall(make_request(dis, "b"))
+        read_answer(sock)
+
+    assert [stored.text for stored in dis.records("app-logs")] == ["a", "b"]
+
+
+def test_answer_without_a_body_says_nothing_of_one(
+    dis: DISEmulator, connect: Connect, make_request: MakeRequest, read_answer: ReadAnswer
+) -> None:
+    """RFC 9110, 8.6: no Content-Length with 204; the connection goes on all the same."""
+    sock = connect(dis)
+    sock.sendall(make_request(dis, method="DELETE", resource="streams/app-logs"))
+    head = sock.recv(65536)
+    sock.sendall(make_request(dis, "a"))
+
+    assert head.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert head.endswith(b"\r\n\r\n")
+    assert b"Content-" not in head
+    assert read_answer(sock)[1]["errorCode"] == "DIS.4301"
 
 
 # -- parsing --------------------------------------------------------------------------------------------------------

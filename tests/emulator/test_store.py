@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dis_logging.emulator.messages import ReceivedEntry
-from dis_logging.emulator.store import Store, UnknownStreamError
+from dis_logging.emulator.store import Rejection, Store, StoredRecord, UnknownStreamError
 
 # Made with the unmodified PartitionKeyUtils of Huawei's Java SDK.
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "partition_hash.json").read_text("utf-8"))
@@ -26,7 +26,7 @@ def store_with(**streams: int) -> Store:
 
 def partition_of(store: Store, entry: ReceivedEntry) -> str | None:
     (stored,) = store.append("s", "", [entry], NOW)
-    return None if stored is None else stored.partition_id
+    return stored.partition_id if isinstance(stored, StoredRecord) else None
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 4, 5, 8, 50])
@@ -69,25 +69,25 @@ def test_entry_for_a_partition_that_does_not_exist_is_not_stored(identifier: str
 
     placed = store.append("s", "", [ReceivedEntry(b"a"), ReceivedEntry(b"b", partition_id=identifier)], NOW)
 
-    assert [None if stored is None else stored.data for stored in placed] == [b"a", None]
+    assert placed == [*store.records("s"), Rejection.NO_PARTITION]
     assert [stored.data for stored in store.records("s")] == [b"a"]
 
 
 def test_entries_without_a_key_are_spread_evenly() -> None:
     store = store_with(s=3)
 
-    placed = store.append("s", "", [ReceivedEntry(b"x")] * 6, NOW)
+    store.append("s", "", [ReceivedEntry(b"x")] * 6, NOW)
 
-    assert [stored and stored.partition_id[-1] for stored in placed] == ["0", "1", "2", "0", "1", "2"]
+    assert [stored.partition_id[-1] for stored in store.records("s")] == ["0", "1", "2", "0", "1", "2"]
 
 
 def test_sequence_numbers_count_from_zero_in_each_partition() -> None:
     store = store_with(s=2)
     entries = [ReceivedEntry(b"x", partition_id=number) for number in ("0", "1", "0", "1", "1")]
 
-    placed = store.append("s", "", entries, NOW)
+    store.append("s", "", entries, NOW)
 
-    assert [stored and stored.sequence_number for stored in placed] == ["0", "0", "1", "1", "2"]
+    assert [stored.sequence_number for stored in store.records("s")] == ["0", "0", "1", "1", "2"]
 
 
 def test_stored_record_carries_what_was_sent() -> None:
@@ -163,3 +163,59 @@ def test_parallel_batches_share_no_sequence_number() -> None:
         writer.join()
 
     assert [stored.sequence_number for stored in store.records("s")] == [str(number) for number in range(2000)]
+
+
+# -- retention ------------------------------------------------------------------------------------------------------
+
+
+def test_partition_keeps_as_many_records_as_it_is_to() -> None:
+    store = Store(lambda: None, retention=2)
+    store.create_stream("s", 2, NOW)
+
+    store.append(
+        "s",
+        "",
+        [
+            ReceivedEntry(text, partition_id=number)
+            for text, number in [(b"a", "0"), (b"b", "1"), (b"c", "0"), (b"d", "0")]
+        ],
+        NOW,
+    )
+
+    assert [(stored.text, stored.sequence_number) for stored in store.records("s")] == [
+        ("b", "0"),
+        ("c", "1"),
+        ("d", "2"),
+    ]
+    assert store.record_count("s") == 3
+
+
+def test_one_batch_may_be_larger_than_what_is_kept() -> None:
+    store = Store(lambda: None, retention=2)
+    store.create_stream("s", 1, NOW)
+
+    placed = store.append("s", "", [ReceivedEntry(b"x")] * 5, NOW)
+
+    assert [each.sequence_number for each in placed if isinstance(each, StoredRecord)] == ["0", "1", "2", "3", "4"]
+    assert [each.sequence_number for each in store.records("s")] == ["3", "4"]
+
+
+def test_numbers_go_on_after_records_have_expired() -> None:
+    store = Store(lambda: None, retention=2)
+    store.create_stream("s", 1, NOW)
+
+    for _ in range(4):
+        store.append("s", "", [ReceivedEntry(b"x")], NOW)
+
+    assert [each.sequence_number for each in store.records("s")] == ["2", "3"]
+
+
+def test_streams_deleted_long_ago_are_forgotten() -> None:
+    store = store_with()
+    for number in range(150):
+        store.create_stream(f"s{number}", 1, NOW)
+        store.delete_stream(f"s{number}")
+
+    assert store.records("s149") == ()
+    with pytest.raises(UnknownStreamError):
+        store.records("s0")
