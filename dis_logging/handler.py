@@ -10,18 +10,19 @@ from threading import get_ident
 from typing import Any, NoReturn
 
 from dis_logging import options
+from dis_logging.client.bodies import BodyFormat
 from dis_logging.client.client import DISClient
-from dis_logging.client.credentials import Credentials
+from dis_logging.client.compression import Compression
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.target import check_stream_name
-from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS
+from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS, is_hash_key, is_partition_id
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import OverflowPolicy
 from dis_logging.pipeline.entry import Entry, FailureReason
 from dis_logging.pipeline.fallback import find_fallback
-from dis_logging.pipeline.lifecycle import budget
+from dis_logging.pipeline.lifecycle import budget, is_logging_shutting_down
 from dis_logging.pipeline.pipeline import Pipeline, PipelineOptions
 from dis_logging.pipeline.reentry import FORMATTING, Inside, inside
 from dis_logging.pipeline.retry import RetryPolicy
@@ -34,7 +35,8 @@ _BY_LOGGER_NAME = "%(name)s"
 _MAX_FORMATTING_DEPTH = 2
 _new_entry = tuple.__new__
 
-PartitionKey = str | Callable[[logging.LogRecord], str]
+#: What names a text of each record: a %-style template over its attributes, or a callable.
+RecordText = str | Callable[[logging.LogRecord], Any]
 
 
 class DISHandler(logging.Handler):
@@ -53,9 +55,16 @@ class DISHandler(logging.Handler):
         stream_name: an existing stream, 1 to 64 of ``A-Z a-z 0-9 _ -``. Default: ``DIS_LOGGING_STREAM_NAME``.
         endpoint, region, project_id, stream_id, ak, sk, security_token, auth_token, credentials, signature, verify,
             proxies, allow_http: where to and as whom, see `DISClient`.
+        body_format: of requests, ``"json"`` (default) or ``"protobuf"``, see `DISClient`.
+        compression: of requests: None (default), ``"zstd"``, ``"lz4"`` or ``"snappy"``, see `DISClient`. The limits hold for
+            what is compressed.
         partition_key: %-style template over the record's attributes, or a callable that returns the key of a record.
             Default ``"%(name)s"``: records of one logger go to one partition, in order. An empty key lets DIS spread
             records evenly.
+        explicit_hash_key: template or callable for a decimal number up to 9223372036854775807 that replaces the hash of the
+            partition key; an empty one leaves it. Order is still kept for each partition key. Default: none.
+        partition_id: template or callable for ``"shardId-0000000000"`` or ``"0"``, which goes before both; consumers then
+            get no partition key. Default: none.
         max_batch_records: records in one request, 1 to 10,000; default 500.
         max_batch_bytes: payload bytes in one request, 1 to 3,932,160; default 1 MiB, what a common partition takes in a
             second. A single larger record still goes alone.
@@ -80,6 +89,7 @@ class DISHandler(logging.Handler):
         TypeError: an option is unknown.
     """
 
+    @options.hide_arguments
     def __init__(
         self,
         stream_name: str | None = None,
@@ -92,9 +102,11 @@ class DISHandler(logging.Handler):
         sk: str | None = None,
         security_token: str | None = None,
         auth_token: str | None = None,
-        credentials: Callable[[], Credentials] | None = None,
+        credentials: Any = None,
         signature: str | SignatureScheme = SignatureScheme.SCOPED,
-        partition_key: PartitionKey = _BY_LOGGER_NAME,
+        partition_key: RecordText = _BY_LOGGER_NAME,
+        explicit_hash_key: RecordText | None = None,
+        partition_id: RecordText | None = None,
         max_batch_records: int | str = 500,
         max_batch_bytes: int | str = _MIB,
         flush_interval: float | str = 1.0,
@@ -103,6 +115,8 @@ class DISHandler(logging.Handler):
         max_buffer_bytes: int | str = 32 * _MIB,
         overflow: str | OverflowPolicy = OverflowPolicy.FALLBACK,
         block_timeout: float | str = 5.0,
+        body_format: str | BodyFormat = BodyFormat.JSON,
+        compression: str | Compression | None = None,
         request_timeout: float | str = 10.0,
         delivery_timeout: float | str = 120.0,
         backoff_initial: float | str = 0.25,
@@ -125,13 +139,17 @@ class DISHandler(logging.Handler):
             auth_token=auth_token,
             credentials=credentials,
             signature=signature,
+            body_format=body_format,
+            compression=compression,
             request_timeout=request_timeout,
             verify=verify,
             proxies=proxies,
             allow_http=allow_http,
         )
         self._endpoint = client.target.endpoint
-        self._partition_key = _check_partition_key(partition_key)
+        self._partition_key = None if partition_key == _BY_LOGGER_NAME else _check_text("partition_key", partition_key)
+        self._explicit_hash_key = _check_text("explicit_hash_key", explicit_hash_key)
+        self._partition_id = _check_text("partition_id", partition_id)
         pipeline_options = PipelineOptions(
             stream_name=self._stream_name,
             limits=BatchLimits(
@@ -149,12 +167,9 @@ class DISHandler(logging.Handler):
             policy=_check_policy(backoff_initial, backoff_max, delivery_timeout),
         )
         self._shutdown_timeout = pipeline_options.shutdown_timeout
+        self._pipeline = Pipeline(pipeline_options, client, find_fallback(fallback, self))
+        # Last, because it registers with logging, which must not flush a handler that never came to be.
         super().__init__()
-        try:
-            self._pipeline = Pipeline(pipeline_options, client, find_fallback(fallback, self))
-        except BaseException:
-            super().close()  # logging must not flush a handler that never came to be
-            raise
         # Records outlive a handler that is dropped without being closed.
         weakref.finalize(self, self._pipeline.retire).atexit = False
 
@@ -214,6 +229,7 @@ class DISHandler(logging.Handler):
         data = self._encode(record, plain)
         pipeline = self._pipeline
         key = self._partition_key
+        hash_key, partition = (None, None) if plain else (self._explicit_hash_key, self._partition_id)
         attributes = record.__dict__
         name, levelno = record.name, record.levelno
         if name.__class__ is not str or levelno.__class__ is not int:
@@ -235,6 +251,8 @@ class DISHandler(logging.Handler):
                 record.funcName,
                 record.threadName,
                 trail,
+                None if hash_key is None else self._route(record, "explicit_hash_key", hash_key, is_hash_key),
+                None if partition is None else self._route(record, "partition_id", partition, is_partition_id),
             ),
         )
         if len(data) > MAX_RECORD_BYTES:
@@ -260,13 +278,28 @@ class DISHandler(logging.Handler):
         # DIS takes no empty record; an empty line is what an empty message looks like anywhere else.
         return text.encode("utf-8", "backslashreplace") or b"\n"
 
-    def _key_of(self, record: logging.LogRecord, key: PartitionKey) -> str:
+    def _key_of(self, record: logging.LogRecord, key: RecordText) -> str:
         try:
             value = key(record) if callable(key) else key % record.__dict__
         except Exception:
             self.handleError(record)
             return str(record.name)
         return value if isinstance(value, str) else str(value)
+
+    def _route(
+        self, record: logging.LogRecord, option: str, route: RecordText, is_valid: Callable[[str], bool]
+    ) -> str | None:
+        """Returns the record's own routing, or None, with a report, when there is none that DIS would take."""
+        try:
+            value = route(record) if callable(route) else route % record.__dict__
+            if value is None or value == "":
+                return None
+            if is_valid(str(value)):
+                return str(value)
+            raise ValueError(f"{option} gives {options.shown(value)}, which DIS does not take")
+        except Exception:
+            self.handleError(record)
+            return None
 
     # -- life and counters ------------------------------------------------------------------------------------------
 
@@ -280,9 +313,9 @@ class DISHandler(logging.Handler):
         Returns:
             False when the time was up first; the records stay on their way.
         """
-        if timeout is not None:
-            return self._pipeline.flush(time.monotonic() + max(0.0, timeout))
         started = time.monotonic()
+        if timeout is not None or not is_logging_shutting_down():
+            return self._pipeline.flush(started + max(0.0, self._shutdown_timeout if timeout is None else timeout))
         try:
             return self._pipeline.flush(budget.deadline(self._shutdown_timeout))
         finally:
@@ -335,14 +368,14 @@ def _check_policy(backoff_initial: object, backoff_max: object, delivery_timeout
     )
 
 
-def _check_partition_key(value: Any) -> PartitionKey | None:
-    """Returns the template or callable, or None for the logger's name, which needs no work for each record."""
-    if value == _BY_LOGGER_NAME:
+def _check_text(name: str, value: Any) -> RecordText | None:
+    """Returns the template or callable of the option *name*, having tried a template on a sample."""
+    if value is None and name != "partition_key":
         return None
     if callable(value):
         return value  # type: ignore[no-any-return]
     if not isinstance(value, str):
-        raise ConfigurationError(f"partition_key must be a template or a callable, not {options.shown(value)}")
+        raise ConfigurationError(f"{name} must be a template or a callable, not {options.shown(value)}")
     sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
     sample.message = sample.asctime = ""
     try:
@@ -350,7 +383,7 @@ def _check_partition_key(value: Any) -> PartitionKey | None:
     except KeyError:
         pass  # an attribute that the application adds, in a filter or with extra=
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"partition_key is no %-style template ({error}): {options.shown(value)}") from None
+        raise ConfigurationError(f"{name} is no %-style template ({error}): {options.shown(value)}") from None
     return value
 
 

@@ -5,11 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
+from hypothesis import settings
 
 from dis_logging import DISHandler, HandlerStats
 from dis_logging.emulator import DISEmulator
 
 STREAM = "app-logs"
+
+# An example may take its time: what hypothesis allows by default is soon over on a busy machine.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 class RememberingHandler(logging.Handler):

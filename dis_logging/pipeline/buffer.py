@@ -7,11 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from itertools import islice
 
 from dis_logging.pipeline.entry import Entry
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
+# An emitting thread that drops the oldest entry must not look through thousands of keys for it.
+_PARKED_KEYS_TO_COMPARE = 64
 
 
 class OverflowPolicy(str, Enum):
@@ -74,6 +77,7 @@ class Buffer:
         # The sender is woken when the ledger's counters reach these; they change with what it is waiting for.
         self._wake_entries = 0
         self._wake_bytes = 0
+        self._wake_always = False
 
     def put(self, entry: Entry, *, may_block: bool = True) -> None:
         """Accepts *entry*, or does with it what the overflow policy says."""
@@ -98,15 +102,18 @@ class Buffer:
 
     def wake_at(self, entries: int, size: int) -> None:
         """Asks to be woken once so many entries, or payload bytes, are in the queue."""
-        self._wake_entries = self._ledger.entries_taken + entries
-        self._wake_bytes = self._ledger.bytes_taken + size
+        if not self._wake_always:
+            self._wake_entries = self._ledger.entries_taken + entries
+            self._wake_bytes = self._ledger.bytes_taken + size
 
     def wake_never(self) -> None:
         """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
-        self._wake_entries = self._wake_bytes = _NEVER
+        if not self._wake_always:
+            self._wake_entries = self._wake_bytes = _NEVER
 
     def wake_always(self) -> None:
-        """Asks to be woken by every entry: there is no sender, or the buffer is closed."""
+        """Asks to be woken by every entry from now on, whatever a sender that is about to end may still ask for."""
+        self._wake_always = True
         self._wake_entries = self._wake_bytes = 0
 
     def waiting(self) -> tuple[int, int]:
@@ -138,8 +145,9 @@ class Buffer:
         """Removes and returns every entry, parked ones first."""
         entries: list[Entry] = []
         for parked in list(self.parked.values()):
-            while parked:
-                entries.append(parked.popleft())
+            with suppress(IndexError):  # not "while parked": another thread may drop the last one meanwhile
+                while True:
+                    entries.append(parked.popleft())
         self.parked.clear()
         with suppress(IndexError):  # the end of the queue
             while True:
@@ -186,9 +194,11 @@ class Buffer:
 
     def _take_oldest(self) -> Entry | None:
         try:
-            if self.parked:
-                return next(iter(self.parked.values())).popleft()
-        except (IndexError, StopIteration, RuntimeError):
+            # Parked entries are older than the queue's, and the keys that were parked first are likely to have the oldest.
+            candidates = [parked for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked]
+            if candidates:
+                return min(candidates, key=_head_created).popleft()
+        except (IndexError, RuntimeError):
             pass  # the sender changed the parked keys at this moment; the queue's head is nearly as old
         try:
             return self.take()
@@ -205,3 +215,7 @@ class Buffer:
                     return False
                 bell.wait(remaining)
         return True
+
+
+def _head_created(parked: deque[Entry]) -> float:
+    return parked[0].created

@@ -25,6 +25,7 @@ from dis_logging.pipeline.retry import (
     RetryPolicy,
     RetryState,
     failure_code,
+    failure_message,
     is_outcome_unknown,
     reaction_to_code,
     reaction_to_error,
@@ -151,18 +152,26 @@ class Delivery:
         """Ends a `demand`."""
         self._demands -= 1
 
-    def abandon(self, message: str) -> None:
-        """Gives up everything that has no verdict yet; an answer that still comes is ignored."""
+    def abandon(self, message: str, *, in_flight: bool = True) -> bool:
+        """
+        Gives up everything that has no verdict yet; an answer that still comes is ignored.
+
+        Without *in_flight* it leaves what is being sent alone and returns whether there was any.
+        """
         with self._lock:
+            left = [] if in_flight else [batch for batch in self._batches if batch.is_sending]
             for batch in self._batches:
+                if batch in left:
+                    continue
                 batch.abandoned = True
                 if batch.is_sending:
                     batch.parts[0].outcome_unknown = True
                 self._fail_batch(batch, FailureReason.CLOSED.value, message)
-            self._batches.clear()
-            self._busy_keys.clear()
+            self._batches[:] = left
+            self._busy_keys = {key for batch in left for key in batch.keys}
             self._fail_entries(self._buffer.take_all(), FailureReason.CLOSED.value, message)
             self._linger_until = None
+            return bool(left)
 
     def describe(self) -> str:
         """Returns the state of the way to the service in a few words."""
@@ -329,7 +338,7 @@ class Delivery:
             self._open_circuit(batch, error)
         elif self._circuit.is_open:  # the probe failed, if for another reason
             self._circuit.postpone_probe()
-            self._fail_batch(batch, failure_code(error), str(error))
+            self._fail_batch(batch, failure_code(error), failure_message(error))
         elif reaction is Reaction.RETRY:
             wait = self._retry_later(batch, error)
             self._gate_until = max(self._gate_until, time.monotonic() + wait)
@@ -337,7 +346,7 @@ class Delivery:
             self._split(batch, part)
         else:
             self._lone_refusals += 1
-            self._fail_part(part, failure_code(error), str(error))
+            self._fail_part(part, failure_code(error), failure_message(error))
             if self._lone_refusals >= MAX_LONE_REFUSALS:
                 self._open_circuit(batch, error)
 
@@ -345,7 +354,7 @@ class Delivery:
         """Sets *batch* aside until its next attempt, or gives it up; returns how long the service wants peace."""
         wait = batch.retry.next_wait(error, progress=progress)
         if wait is None:
-            self._fail_batch(batch, failure_code(error), str(error))
+            self._fail_batch(batch, failure_code(error), failure_message(error))
             return getattr(error, "retry_after", None) or 0.0
         batch.not_before = time.monotonic() + wait
         return wait
@@ -359,7 +368,7 @@ class Delivery:
 
     def _open_circuit(self, batch: _Batch, error: DeliveryError) -> None:
         """Stops sending; the batch that met the error goes to the fallback, and so does all that comes meanwhile."""
-        self._circuit.open(failure_code(error), str(error))
+        self._circuit.open(failure_code(error), failure_message(error))
         self._fail_batch(batch, self._circuit.code, self._circuit.message)
 
     def _fail_all_due(self, now: float) -> None:

@@ -34,6 +34,7 @@ class Entry(NamedTuple):
         epoch: which flush waits for it.
         name, levelno, created, pathname, lineno, function, thread_name: of the original record, for the fallback.
         trail: ids of the handlers whose fallback this record has been through; nearly always empty.
+        explicit_hash_key, partition_id: route the entry instead of its key, if the user asked for that.
     """
 
     data: bytes
@@ -47,14 +48,8 @@ class Entry(NamedTuple):
     function: str | None
     thread_name: str | None
     trail: tuple[int, ...]
-
-    @property
-    def explicit_hash_key(self) -> None:
-        """Not set: the partition key routes."""
-
-    @property
-    def partition_id(self) -> None:
-        """Not set: the partition key routes."""
+    explicit_hash_key: str | None = None
+    partition_id: str | None = None
 
     @property
     def timestamp(self) -> None:

@@ -131,11 +131,12 @@ class Fallback:
     def _step(self) -> float | None:
         while True:
             try:
-                pending = self._queue.popleft()
+                self._current = self._queue[0]  # before it leaves the queue: `drain` must find it here or there
+                self._current = pending = self._queue.popleft()
             except IndexError:
+                self._current = None
                 self._idle.ring()
                 return None
-            self._current = pending
             try:
                 self._hand_over(pending)
             finally:
@@ -154,8 +155,10 @@ class Fallback:
                 # Logger.callHandlers checks the level, Handler.handle does not; the user set it for a reason.
                 if record.levelno >= handler.level:
                     handler.handle(record)
-        except Exception as error:
+        except BaseException as error:
             self._last_resort(failure, f"the fallback raised {type(error).__name__}")
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C in a thread that hands over by itself
         finally:
             self._settle(pending)
 
@@ -195,8 +198,9 @@ def failed_record(failure: Failure, stream_name: str, handler_id: int) -> loggin
     record = logging.LogRecord(
         entry.name, entry.levelno, entry.pathname, entry.lineno, _text(entry), None, None, entry.function
     )
+    record.relativeCreated += (entry.created - record.created) * 1000
     record.created = entry.created
-    record.msecs = (entry.created - int(entry.created)) * 1000
+    record.msecs = int((entry.created - int(entry.created)) * 1000) + 0.0  # whole, as logging makes them
     record.threadName = entry.thread_name
     record.thread = None
     record.dis_error_code = failure.code

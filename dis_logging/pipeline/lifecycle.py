@@ -7,12 +7,18 @@ Holds the pipelines that have something to lose, so that they outlive the handle
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import time
-from typing import Protocol
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
 
 from dis_logging.pipeline import reentry
+
+_SHUTDOWN = logging.shutdown.__code__
 
 
 class Closable(Protocol):
@@ -25,6 +31,9 @@ class Closable(Protocol):
 
     def settle(self, deadline: float) -> None:
         """Gives every record its verdict by *deadline* (monotonic); what is left goes to the fallback."""
+
+    def close(self, deadline: float) -> None:
+        """Settles, and takes each later record in the thread that emits it."""
 
     def reset_after_fork(self) -> None:
         """Starts over in a child process."""
@@ -43,6 +52,10 @@ class ClosingBudget:
         self._spent = 0.0
         self._ended = 0.0
 
+    def restart(self) -> None:
+        """Forgets what was spent: a handler is made, so the closings before it were a reconfiguration, not the end."""
+        self._spent = 0.0
+
     def deadline(self, timeout: float) -> float:
         """Returns when (monotonic) a closing that starts now and may take *timeout* seconds must end."""
         now = time.monotonic()
@@ -59,8 +72,17 @@ class ClosingBudget:
 
 budget = ClosingBudget()
 _pipelines: dict[int, Closable] = {}
+# A fork may come between a first record and `register`, so it looks at all of them.
+_known: weakref.WeakSet[Closable] = weakref.WeakSet()
 _exiting_pid = 0
 _child_pid = 0
+
+
+def know(pipeline: Closable) -> None:
+    """Remembers a new pipeline, as long as somebody else holds it, to start it over in a child process."""
+    _known.add(pipeline)
+    if not is_exiting():
+        budget.restart()
 
 
 def register(pipeline: Closable) -> None:
@@ -77,6 +99,20 @@ def forget(pipeline: Closable) -> None:
 def is_exiting() -> bool:
     """Returns whether this process is running its exit functions, so that nothing will be sent in the background."""
     return _exiting_pid == os.getpid()
+
+
+def is_logging_shutting_down() -> bool:
+    """
+    Returns whether `logging.shutdown` is among the callers; dictConfig calls it for the handlers it replaces.
+
+    Nothing else tells a flush that others will follow it.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to see who calls
+    while frame is not None:
+        if frame.f_code is _SHUTDOWN:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _settle_all() -> None:
@@ -111,16 +147,47 @@ def _flush_when_child_ends() -> None:
         util = sys.modules.get(f"{name}.util")
         if process is None or util is None:
             continue
-        current = process.current_process()
-        if getattr(current, "_parent_pid", None) is not None:
-            util.Finalize(None, _settle_all, exitpriority=-100)  # after everybody else who may still log
+        if getattr(process.current_process(), "_parent_pid", None) is not None:
+            _end_with(util, process)
+        # A child that logs in a fork hook does not know yet that it is one, and will clear its finalizers.
+        util.register_after_fork(budget, lambda _, util=util, process=process: _end_with(util, process))
+
+
+def _end_with(util: Any, process: Any) -> None:
+    util.Finalize(None, _end_child, exitpriority=-100)  # after everybody else who may still log
+    # The workers of billiard's pools, which are Celery's, end with os._exit right after a callback (billiard/pool.py,
+    # Worker._do_exit) and run no finalizers.
+    worker: Any = getattr(process.current_process(), "_target", None)
+    if hasattr(worker, "on_exit") and not isinstance(worker.on_exit, _EndAfter):
+        worker.on_exit = _EndAfter(worker.on_exit)
+
+
+class _EndAfter:
+    """Calls back as before, then ends the child."""
+
+    def __init__(self, callback: Callable[..., object] | None) -> None:
+        self._callback = callback
+
+    def __call__(self, *args: object) -> None:
+        try:
+            if self._callback is not None:
+                self._callback(*args)
+        finally:
+            _end_child()
+
+
+def _end_child() -> None:
+    pipelines = list(_pipelines.values())
+    _settle_all()
+    for pipeline in pipelines:  # the child's threads may go on for a while, but nothing of ours runs after them
+        pipeline.close(time.monotonic())
 
 
 def _reset_in_child() -> None:
     reentry.forget_other_threads()
-    pipelines = list(_pipelines.values())
+    budget.restart()
     _pipelines.clear()
-    for pipeline in pipelines:
+    for pipeline in list(_known):
         pipeline.reset_after_fork()
 
 

@@ -70,6 +70,7 @@ class Pipeline:
         self._worker = Worker("dis_logging-sender", self._step)
         self._fallback = Fallback(fallback, options.stream_name, Ledger())
         self._set_up()
+        lifecycle.know(self)
 
     def _set_up(self) -> None:
         options = self._options
@@ -163,14 +164,19 @@ class Pipeline:
         """
         if is_delivering():
             return False
-        epochs = self.ledger.next_epoch()
+        return self._finish(self.ledger.next_epoch(), deadline, self._wake)
+
+    def _finish(self, epochs: list[Epoch], deadline: float, wake: Callable[[], None]) -> bool:
+        """Makes everything due and waits for *epochs* to be settled; returns False at *deadline*."""
         if _are_settled(epochs):
             return True
         started = time.monotonic()
+        # Before the answer to what is in flight comes in: the caller may hold logging's module lock all the while.
+        _warm_level_caches()
         self._delivery.demand()
         try:
             with self.ledger.bell() as bell:
-                self._wake()
+                wake()
                 while not _are_settled(epochs):
                     now = time.monotonic()
                     if now >= deadline:
@@ -188,7 +194,7 @@ class Pipeline:
         if not self._fallback.has_thread:
             self._fallback.hand_over_all()
         helped = self._delivery.send_one(deadline)
-        if helped:
+        if helped and not self._closed:
             self._worker.wake()  # it made its plan while this thread was sending
         return helped
 
@@ -199,7 +205,10 @@ class Pipeline:
 
     def settle(self, deadline: float) -> None:
         """Gives every entry its verdict by *deadline* (monotonic); what cannot be sent by then goes to the fallback."""
-        if not self.flush(deadline):
+        self._settle(deadline, self._wake)
+
+    def _settle(self, deadline: float, wake: Callable[[], None]) -> None:
+        if not self._finish(self.ledger.next_epoch(), deadline, wake):
             self._delivery.abandon("the process ended before it could be sent")
         self._fallback.drain(deadline + _HANDOVER_TIME)
 
@@ -214,12 +223,26 @@ class Pipeline:
             last.callback(self._fallback.stop)
             last.callback(self._worker.stop)
             last.callback(self._give_up_rest, deadline)
+            last.callback(self._finish_latest, deadline)
             self.flush(deadline)
 
-    def _give_up_rest(self, deadline: float) -> None:
+    def _finish_latest(self, deadline: float) -> None:
+        """Takes no more, and sees to what other threads emitted since the flush: reported in flight, it would be doubled."""
         self._closed = True
         self._buffer.wake_always()
-        self._delivery.abandon("the handler was closed before it could be sent")
+        if is_delivering():
+            return
+        self._finish(self.ledger.next_epoch(), deadline, self._worker.wake)
+
+    def _give_up_rest(self, deadline: float) -> None:
+        message = "the handler was closed before it could be sent"
+        with self.ledger.bell() as bell:
+            while not is_delivering() and (remaining := deadline - time.monotonic()) > 0:
+                if not self._delivery.abandon(message, in_flight=False):
+                    break
+                bell.wait(min(_PATIENCE, remaining))
+            else:
+                self._delivery.abandon(message)
         if not is_delivering():
             self._fallback.drain(deadline + _HANDOVER_TIME)
 
@@ -234,10 +257,7 @@ class Pipeline:
         if lifecycle.is_exiting() and not sys.is_finalizing() and not is_delivering():
             deadline = lifecycle.budget.deadline(self.shutdown_timeout)
             started = time.monotonic()
-            self._delivery.demand()
-            while self._delivery.send_one(deadline):
-                pass
-            self._delivery.release()
+            self._settle(deadline, _nobody)
             self._sender.close()
             lifecycle.budget.charge(started)
         for entry in self._buffer.take_all():
@@ -251,6 +271,10 @@ class Pipeline:
         """Starts over in a child process: nothing buffered, nothing counted, no thread, its own locks."""
         self._worker.reset_after_fork()
         self._set_up()
+
+
+def _nobody() -> None:
+    """Wakes nobody: the calling thread does the work itself."""
 
 
 def _are_settled(epochs: list[Epoch]) -> bool:

@@ -74,6 +74,13 @@ def failure_code(error: DeliveryError) -> str:
     return FailureReason.NETWORK.value
 
 
+def failure_message(error: DeliveryError) -> str:
+    """Returns the `dis_error_message` for *error*; of a record that DIS refused in a 200 answer it is DIS's own text."""
+    if isinstance(error, ServiceError) and error.status == 200:
+        return error.message
+    return str(error)
+
+
 def is_outcome_unknown(error: DeliveryError) -> bool:
     """Returns whether the request may have stored its records although it failed with *error*."""
     return isinstance(error, UnknownOutcomeError) or (isinstance(error, ServiceError) and error.status >= 500)

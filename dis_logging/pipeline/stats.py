@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from dis_logging.pipeline.entry import Entry, Epoch
+
+_REMEMBERED_EPOCHS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,17 @@ class Ledger:
     # -- waiting ----------------------------------------------------------------------------------------------------
 
     def next_epoch(self) -> list[Epoch]:
-        """Starts a new epoch and returns those before it that are not settled yet."""
-        past = [epoch for epoch in self.epochs if epoch is self.epoch or epoch.accepted != epoch.settled]
-        self.epoch = Epoch()
-        self.epochs = [*past, self.epoch]
+        """Starts a new epoch and returns those before it, of which most are settled."""
+        epoch = Epoch()
+        self.epochs.append(epoch)  # before an entry can belong to it, so that no flush of another thread misses it
+        past = self.epochs[:-1]
+        self.epoch = epoch
+        # A thread on its way to the buffer may hold an epoch that is not the current one any more, so settled epochs
+        # are not forgotten at once.
+        for old in past[:-_REMEMBERED_EPOCHS]:
+            if old.accepted == old.settled:
+                with suppress(ValueError):  # another thread was faster
+                    self.epochs.remove(old)
         return past
 
     @contextmanager

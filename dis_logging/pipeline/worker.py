@@ -70,9 +70,9 @@ class Worker:
         try:
             if not self.is_alive:
                 self._stopping = False
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
+                # Known before it starts: a signal handler may raise while start waits for it.
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
         except RuntimeError:
             # No thread to be had: the limit of the system is reached, or the interpreter is ending. The next record
             # tries again, and flush and close work without one.

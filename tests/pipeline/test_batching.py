@@ -1,0 +1,169 @@
+"""Cutting entries into batches: order kept for every key, nothing lost, limits obeyed."""
+
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dis_logging.client import wire
+from dis_logging.pipeline.batching import BatchLimits, take_batch
+from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
+from dis_logging.pipeline.entry import Entry, Epoch
+from dis_logging.pipeline.stats import Ledger
+
+KEYS = ("a", "b", "c", "")
+
+
+def make_buffer() -> Buffer:
+    return Buffer(
+        Ledger(),
+        max_records=10**6,
+        max_bytes=10**9,
+        policy=OverflowPolicy.FALLBACK,
+        block_timeout=0,
+        flush_level=50,
+        wake=lambda: None,
+        overflow=lambda entry: None,
+    )
+
+
+def make_entry(key: str, number: int, size: int) -> Entry:
+    return Entry(b"x" * size, key, Epoch(), f"logger {number}", 20, float(number), "path", 1, None, None, ())
+
+
+class Run:
+    """Feeds a buffer, takes batches from it, and keeps an account of both."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self.buffer = make_buffer()
+        self.limits = limits
+        self.put: list[Entry] = []
+        self.taken: list[Entry] = []
+
+    def add(self, key: str, size: int) -> None:
+        entry = make_entry(key, len(self.put), size)
+        self.put.append(entry)
+        self.buffer.put(entry)
+
+    def take(self, busy: set[str]) -> list[Entry]:
+        batch = take_batch(self.buffer, self.limits, busy)
+        self.taken += batch
+        assert not busy & {entry.partition_key for entry in batch}
+        assert len(batch) <= self.limits.max_records
+        if len(batch) > 1:
+            assert sum(len(entry.data) for entry in batch) <= self.limits.max_bytes
+            assert len(wire.encode_put_records("x" * 64, batch)) <= wire.MAX_BODY_BYTES
+        return batch
+
+    def drain(self) -> None:
+        while self.take(set()):
+            pass
+
+
+def by_key(entries: list[Entry]) -> dict[str, list[float]]:
+    numbers: defaultdict[str, list[float]] = defaultdict(list)
+    for entry in entries:
+        numbers[entry.partition_key].append(entry.created)
+    return dict(numbers)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(KEYS), st.integers(1, 60)),
+        st.sets(st.sampled_from(KEYS), max_size=3),
+    ),
+    max_size=60,
+)
+
+
+@given(steps=steps, limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150)))
+def test_order_is_kept_for_every_key_nothing_is_lost_and_limits_hold(
+    steps: list[tuple[str, int] | set[str]], limits: BatchLimits
+) -> None:
+    run = Run(limits)
+
+    for step in steps:
+        if isinstance(step, set):
+            run.take(step)
+        else:
+            run.add(*step)
+    run.drain()
+
+    assert by_key(run.taken) == by_key(run.put)
+    assert len(run.taken) == len(run.put)
+    assert not run.buffer.queue
+    assert not run.buffer.parked
+    assert run.buffer.waiting() == (0, 0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), max_size=40),
+    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150)),
+)
+def test_without_busy_keys_entries_leave_in_the_order_they_came(sizes: list[int], limits: BatchLimits) -> None:
+    run = Run(limits)
+    for index, size in enumerate(sizes):
+        run.add(KEYS[index % 3], size)
+
+    run.drain()
+
+    assert run.taken == run.put
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150)),
+)
+def test_a_batch_is_as_full_as_the_limits_allow(sizes: list[int], limits: BatchLimits) -> None:
+    run = Run(limits)
+    for size in sizes:
+        run.add("a", size)
+
+    batch = run.take(set())
+
+    following = len(run.buffer.queue[0].data) if run.buffer.queue else 10**9
+    full = len(batch) == limits.max_records or sum(len(entry.data) for entry in batch) + following > limits.max_bytes
+    assert full or not run.buffer.queue
+
+
+def test_an_empty_buffer_gives_an_empty_batch() -> None:
+    assert take_batch(make_buffer(), BatchLimits(10, 10), set()) == []
+
+
+def test_a_single_entry_over_the_limit_goes_alone() -> None:
+    run = Run(BatchLimits(10, 100))
+    for size in (50, 500, 50):
+        run.add("a", size)
+
+    assert [[len(entry.data) for entry in run.take(set())] for _ in range(3)] == [[50], [500], [50]]
+
+
+def test_long_keys_count_towards_the_size_of_the_body() -> None:
+    run = Run(BatchLimits(1000, 15 * 1024 * 1024 // 4))
+    for _ in range(20):
+        run.add("\u4e16" * 100_000, 1)  # 600,000 bytes in JSON, escaped
+
+    assert len(run.take(set())) < 9
+    run.drain()
+    assert len(run.taken) == 20
+
+
+def test_entries_of_a_busy_key_wait_while_others_go() -> None:
+    run = Run(BatchLimits(10, 1000))
+    for key in ("a", "b", "a", "b", "c"):
+        run.add(key, 1)
+
+    assert [entry.created for entry in run.take({"a"})] == [1, 3, 4]
+    run.add("a", 1)
+    assert run.take({"a"}) == []
+    assert [entry.created for entry in run.take(set())] == [0, 2, 5]
+
+
+def test_parked_entries_that_do_not_fit_keep_newer_ones_of_their_key_behind_them() -> None:
+    run = Run(BatchLimits(2, 1000))
+    for _ in range(5):
+        run.add("a", 1)
+    run.take({"a"})
+    run.add("a", 1)
+
+    assert [[entry.created for entry in run.take(set())] for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]

@@ -1,0 +1,160 @@
+"""Handing failures over: what the whole handler cannot show, because it takes two threads at a certain moment."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dis_logging.pipeline import fallback as module
+from dis_logging.pipeline.entry import Entry, Failure
+from dis_logging.pipeline.fallback import Fallback
+from dis_logging.pipeline.stats import Ledger
+from tests.conftest import RememberingHandler
+
+
+class Blocking(RememberingHandler):
+    """A handler that blocks until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.released = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.entered.set()
+        self.released.wait(60)
+        super().emit(record)
+
+
+class Rig:
+    """A fallback with its ledger."""
+
+    def __init__(self, handler: logging.Handler | None) -> None:
+        self.ledger = Ledger()
+        self.fallback = Fallback(lambda: handler, "app-logs", self.ledger)
+
+    def put(self, text: str, *, buffered: bool = True) -> None:
+        self.fallback.put(self.make_failure(text, buffered=buffered))
+
+    def make_failure(self, text: str, *, buffered: bool = True) -> Failure:
+        entry = Entry(text.encode(), "key", self.ledger.epoch, "web", 20, 0.0, "path", 1, None, None, ())
+        entry.epoch.accepted += 1
+        if buffered:
+            self.ledger.entries_in += 1
+        else:
+            self.ledger.passed_by += 1
+        return Failure(entry, "overflow", "full", 0, outcome_unknown=False, buffered=buffered)
+
+
+@pytest.fixture
+def blocking() -> Iterator[Blocking]:
+    """A handler that blocks, at the longest until the test ends."""
+    handler = Blocking()
+    yield handler
+    handler.released.set()
+
+
+def test_drain_waits_for_a_failure_between_the_queue_and_the_handler(fallback: RememberingHandler) -> None:
+    rig = Rig(fallback)
+    taken, go_on = threading.Event(), threading.Event()
+
+    class SlowQueue(deque[Any]):
+        def popleft(self) -> Any:
+            item = super().popleft()
+            taken.set()
+            go_on.wait(60)
+            return item
+
+    rig.fallback._queue = SlowQueue()
+    rig.put("text")
+    assert taken.wait(20)
+    releaser = threading.Timer(0.1, go_on.set)
+    releaser.start()
+
+    rig.fallback.drain(time.monotonic() + 20)
+
+    assert fallback.texts == ["text"]
+    assert rig.ledger.snapshot().buffered == 0
+    releaser.join()
+    rig.fallback.stop()
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_a_handler_that_raises_more_than_an_exception_loses_nothing(
+    capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise error
+
+    rig = Rig(Raising())
+
+    rig.put("one")
+    rig.put("two")
+    rig.fallback.drain(time.monotonic() + 20)
+
+    lines = [line for line in capsys.readouterr().err.splitlines() if "not delivered" in line]
+    assert [line.rpartition(": ")[2] for line in lines] == ["one", "two"]
+    assert all(f"the fallback raised {type(error).__name__}" in line for line in lines)
+    assert rig.ledger.snapshot().failed == 2
+    rig.fallback.stop()
+
+
+def test_an_emitting_thread_that_hands_over_by_itself_meets_no_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise LookupError
+
+    rig = Rig(Raising())
+
+    rig.fallback.hand_over_now(rig.make_failure("text"))
+
+    assert "the fallback raised LookupError: web INFO: text" in capsys.readouterr().err
+    assert rig.ledger.snapshot().failed == 1
+
+
+def test_what_waits_for_a_handler_that_blocks_is_bounded(
+    blocking: Blocking, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_OVERFLOW_RECORDS", 3)
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    rig = Rig(blocking)
+    rig.put("handed over", buffered=False)
+    assert blocking.entered.wait(20)
+
+    for number in range(4):
+        rig.put(f"text {number}", buffered=False)
+
+    assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == ["text 2", "text 3"]
+    assert rig.ledger.snapshot().failed == 2
+    blocking.released.set()
+    rig.fallback.drain(time.monotonic() + 20)
+    assert blocking.texts == ["handed over", "text 0", "text 1"]
+    rig.put("room again", buffered=False)
+    rig.fallback.drain(time.monotonic() + 20)
+    assert blocking.texts[-1] == "room again"
+    rig.fallback.stop()
+
+
+def test_a_failure_given_up_by_drain_counts_once_even_if_the_handler_takes_it_later(
+    blocking: Blocking, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(blocking)
+    rig.put("text")
+    assert blocking.entered.wait(20)
+
+    rig.fallback.drain(time.monotonic() + 0.01)
+    assert rig.ledger.snapshot().failed == 1
+    thread = rig.fallback._worker._thread
+    rig.fallback.stop()
+    blocking.released.set()
+    assert thread is not None
+    thread.join(20)
+
+    assert blocking.texts == ["text"]
+    assert rig.ledger.snapshot().failed == 1
+    assert "the fallback did not take it in time" in capsys.readouterr().err

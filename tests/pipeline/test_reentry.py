@@ -1,0 +1,161 @@
+"""Which records are refused because their thread is delivering."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dis_logging import DISHandler
+from dis_logging.emulator import DISEmulator
+from dis_logging.pipeline import reentry
+from dis_logging.pipeline.reentry import Inside, delivering, inside, is_delivering
+from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """No thread leaves its mark behind."""
+    yield
+    assert threading.get_ident() not in inside
+
+
+def test_a_thread_is_delivering_within_the_context_only() -> None:
+    assert not is_delivering()
+    with delivering():
+        assert is_delivering()
+        with delivering(fallback_of=7):
+            assert is_delivering()
+        assert is_delivering()
+
+    assert not is_delivering()
+
+
+def test_an_error_ends_the_context_too() -> None:
+    with pytest.raises(LookupError), delivering():
+        raise LookupError
+
+    assert not is_delivering()
+
+
+def test_other_threads_are_not_delivering() -> None:
+    seen: list[bool] = []
+    with delivering():
+        thread = threading.Thread(target=lambda: seen.append(is_delivering()))
+        thread.start()
+        thread.join()
+
+    assert seen == [False]
+
+
+def test_fallbacks_within_one_another_leave_their_trail() -> None:
+    with delivering(fallback_of=1), delivering(fallback_of=2):
+        assert inside[threading.get_ident()].trail == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["urllib3", "urllib3.connectionpool", "requests", "tenacity.retry", "dis_logging"])
+def test_the_libraries_we_send_with_are_refused_while_delivering(name: str) -> None:
+    assert Inside(0, (), delivering=True).refuses(name)
+    assert not Inside(1, (), delivering=False).refuses(name)
+
+
+@pytest.mark.parametrize("name", ["web", "urllib3x", "app.urllib3", "dis_logging_demo", "root", ""])
+def test_the_application_is_not_refused_while_delivering(name: str) -> None:
+    assert not Inside(0, (), delivering=True).refuses(name)
+
+
+def test_after_a_fork_only_the_calling_thread_counts() -> None:
+    inside[-1] = Inside(0, (), delivering=True)
+    with delivering():
+        reentry.forget_other_threads()
+
+        assert is_delivering()
+        assert list(inside) == [threading.get_ident()]
+
+
+# -- through the handler --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make(dis: DISEmulator, fallback: RememberingHandler, logger: logging.Logger) -> Callable[[], DISHandler]:
+    """Returns a function that attaches a handler to *logger*."""
+
+    def make() -> DISHandler:
+        handler = DISHandler(**dis.handler_options(STREAM), flush_interval=0.01, fallback=fallback)
+        logger.addHandler(handler)
+        return handler
+
+    return make
+
+
+def test_a_formatter_may_log_to_its_own_logger(
+    dis: DISEmulator, make: Callable[[], DISHandler], logger: logging.Logger, fallback: RememberingHandler
+) -> None:
+    class Chatty(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            if record.msg == "one":
+                logger.info("formatting")
+            return super().format(record)
+
+    handler = make()
+    handler.setFormatter(Chatty())
+
+    logger.info("one")
+
+    assert assert_accounts_balance(handler, dis, fallback, ["formatting", "one"]).delivered == 2
+
+
+def test_a_formatter_that_logs_without_end_does_not_recurse_for_ever(
+    dis: DISEmulator, make: Callable[[], DISHandler], logger: logging.Logger
+) -> None:
+    class Endless(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            logger.info("formatting %s", record.getMessage())
+            return super().format(record)
+
+    handler = make()
+    handler.setFormatter(Endless())
+
+    logger.info("one")
+    handler.close()
+
+    texts = [record.text for record in dis.records(STREAM)]
+    assert texts[-1] == "one"
+    assert len(texts) < 5
+    assert handler.stats().buffered == 0
+
+
+def test_a_filter_that_logs_without_end_does_not_recurse_for_ever(
+    dis: DISEmulator, make: Callable[[], DISHandler], logger: logging.Logger
+) -> None:
+    handler = make()
+
+    def chatty(record: logging.LogRecord) -> bool:
+        logger.info("filtering")
+        return True
+
+    handler.addFilter(chatty)
+
+    logger.info("one")
+    handler.close()
+
+    texts = [record.text for record in dis.records(STREAM)]
+    assert texts[-1] == "one"
+    assert len(texts) < 5
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_what_the_http_library_logs_while_sending_does_not_feed_the_handler(
+    dis: DISEmulator, fallback: RememberingHandler
+) -> None:
+    handler = DISHandler(**dis.handler_options(STREAM), flush_interval=0.01, fallback=fallback)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+
+    logging.getLogger("web").info("one")
+    assert handler.flush(20)
+    logging.getLogger("urllib3.connectionpool").debug("the application's own use")
+    root.removeHandler(handler)
+
+    assert_accounts_balance(handler, dis, fallback, ["one", "the application's own use"])

@@ -1,0 +1,251 @@
+"""The counters, what flush waits for, and the bell."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
+from dis_logging.pipeline.entry import Entry, Epoch
+from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Makes the interpreter change threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def make_buffer(ledger: Ledger) -> Buffer:
+    return Buffer(
+        ledger,
+        max_records=10**6,
+        max_bytes=10**9,
+        policy=OverflowPolicy.FALLBACK,
+        block_timeout=0,
+        flush_level=50,
+        wake=lambda: None,
+        overflow=lambda entry: None,
+    )
+
+
+def make_entry(epoch: Epoch) -> Entry:
+    return Entry(b"text", "key", epoch, "web", 20, 0.0, "path", 1, None, None, ())
+
+
+def is_balanced(stats: HandlerStats) -> bool:
+    return (
+        stats.emitted == stats.delivered + stats.failed + stats.dropped + stats.buffered
+        and min(stats.delivered, stats.failed, stats.dropped, stats.buffered) >= 0
+    )
+
+
+def test_each_verdict_is_counted_once_and_frees_its_room() -> None:
+    ledger = Ledger()
+    buffer = make_buffer(ledger)
+    for _ in range(6):
+        buffer.put(make_entry(ledger.epoch))
+    entries = [buffer.take() for _ in range(6)]
+
+    ledger.settle_delivered(entries[:3])
+    ledger.settle_failed(entries[3], buffered=True)
+    ledger.settle_dropped(entries[4], buffered=True)
+
+    assert ledger.snapshot() == HandlerStats(6, 3, 1, 1, 1, 0, 0)
+    assert (ledger.entries_in - ledger.entries_out, ledger.bytes_in - ledger.bytes_out) == (1, 4)
+
+
+def test_what_never_was_in_the_buffer_frees_no_room() -> None:
+    ledger = Ledger()
+    entry = make_entry(ledger.epoch)
+    for settle in (ledger.settle_failed, ledger.settle_dropped):
+        ledger.passed_by += 1
+        entry.epoch.accepted += 1
+        settle(entry, buffered=False)
+
+    assert ledger.snapshot() == HandlerStats(2, 0, 1, 1, 0, 0, 0)
+    assert (ledger.entries_out, ledger.bytes_out) == (0, 0)
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_every_snapshot_is_balanced_while_threads_count() -> None:
+    ledger = Ledger()
+    buffer = make_buffer(ledger)
+    finished = threading.Event()
+    unbalanced: list[HandlerStats] = []
+
+    def emit_and_settle(thread: int) -> None:
+        for number in range(1500):
+            buffer.put(make_entry(ledger.epoch))
+            entry = buffer.take()
+            if number % 3 == 0:
+                ledger.settle_delivered([entry])
+            elif number % 3 == 1:
+                ledger.settle_failed(entry, buffered=True)
+            else:
+                ledger.settle_dropped(entry, buffered=True)
+
+    def read() -> None:
+        while not finished.is_set():
+            stats = ledger.snapshot()
+            if not is_balanced(stats):
+                unbalanced.append(stats)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    threads = [threading.Thread(target=emit_and_settle, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finished.set()
+    reader.join()
+
+    assert unbalanced == []
+    assert ledger.snapshot() == HandlerStats(6000, 2000, 2000, 2000, 0, 0, 0)
+    assert (ledger.entries_in, ledger.entries_taken, ledger.entries_out) == (6000, 6000, 6000)
+    assert (ledger.bytes_in, ledger.bytes_taken, ledger.bytes_out) == (24000, 24000, 24000)
+
+
+@pytest.mark.usefixtures("eager_switching")
+@pytest.mark.parametrize("verdict", ["delivered", "failed", "dropped"])
+def test_no_verdict_is_lost_when_threads_count_together(verdict: str) -> None:
+    ledger = Ledger()
+
+    def settle() -> None:
+        entry = make_entry(Epoch())
+        for _ in range(10_000):
+            if verdict == "delivered":
+                ledger.settle_delivered((entry,))
+            elif verdict == "failed":
+                ledger.settle_failed(entry, buffered=True)
+            else:
+                ledger.settle_dropped(entry, buffered=True)
+
+    threads = [threading.Thread(target=settle) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert getattr(ledger, verdict) == ledger.entries_out == 40_000
+    assert ledger.bytes_out == 160_000
+
+
+# -- epochs ---------------------------------------------------------------------------------------------------------
+
+
+def unsettled(epochs: list[Epoch]) -> int:
+    return sum(epoch.accepted - epoch.settled for epoch in epochs)
+
+
+def test_a_flush_waits_for_what_was_accepted_before_it_and_for_nothing_later() -> None:
+    ledger = Ledger()
+    buffer = make_buffer(ledger)
+    buffer.put(make_entry(ledger.epoch))
+    first = ledger.next_epoch()
+    buffer.put(make_entry(ledger.epoch))
+
+    assert unsettled(first) == 1
+    ledger.settle_delivered([buffer.take()])
+    assert unsettled(first) == 0
+    assert unsettled(ledger.next_epoch()) == 1
+
+
+def test_later_flushes_wait_for_older_entries_too() -> None:
+    ledger = Ledger()
+    buffer = make_buffer(ledger)
+    buffer.put(make_entry(ledger.epoch))
+
+    flushes = [ledger.next_epoch() for _ in range(3)]
+
+    assert [unsettled(epochs) for epochs in flushes] == [1, 1, 1]
+    ledger.settle_delivered([buffer.take()])
+    assert [unsettled(epochs) for epochs in flushes] == [0, 0, 0]
+
+
+def test_settled_epochs_are_forgotten() -> None:
+    ledger = Ledger()
+
+    for _ in range(2000):
+        ledger.next_epoch()
+
+    assert len(ledger.epochs) < 1000
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_flushes_from_several_threads_lose_sight_of_nothing() -> None:
+    ledger = Ledger()
+    buffer = make_buffer(ledger)
+    start = threading.Barrier(5)
+
+    def flush() -> None:
+        start.wait()
+        for _ in range(30):  # together fewer than are remembered for an entry on its way
+            ledger.next_epoch()
+
+    def emit() -> None:
+        start.wait()
+        for _ in range(2000):
+            buffer.put(make_entry(ledger.epoch))
+
+    threads = [threading.Thread(target=flush) for _ in range(3)] + [threading.Thread(target=emit) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert unsettled(ledger.next_epoch()) == 4000
+
+
+# -- the bell -------------------------------------------------------------------------------------------------------
+
+
+def test_a_ring_before_the_wait_is_not_lost() -> None:
+    bell = Bell()
+    bell.ring()
+
+    started = time.monotonic()
+    bell.wait(30)
+
+    assert time.monotonic() - started < 10
+
+
+def test_many_rings_are_one() -> None:
+    bell = Bell()
+    for _ in range(10):
+        bell.ring()
+    bell.wait(30)
+
+    started = time.monotonic()
+    bell.wait(0.05)
+
+    assert time.monotonic() - started >= 0.05
+
+
+def test_a_negative_wait_returns_at_once() -> None:
+    Bell().wait(-1)
+
+
+def test_each_waiting_thread_has_a_bell_of_its_own_that_every_verdict_rings() -> None:
+    ledger = Ledger()
+    buffer = make_buffer(ledger)
+    buffer.put(make_entry(ledger.epoch))
+    with ExitStack() as stack:
+        bells = [stack.enter_context(ledger.bell()) for _ in range(3)]
+        threads = [threading.Thread(target=bell.wait, args=(30,)) for bell in bells]
+        for thread in threads:
+            thread.start()
+
+        ledger.settle_delivered([buffer.take()])
+        for thread in threads:
+            thread.join(20)
+
+        assert not any(thread.is_alive() for thread in threads)
+    ledger.settle_delivered([])  # rings for nobody

@@ -1,0 +1,321 @@
+"""The background thread: starts on demand, sleeps, and survives whatever its work raises."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dis_logging import DISHandler
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import RefuseEntries
+from dis_logging.pipeline.worker import Worker
+from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
+
+
+class Work:
+    """A step that counts, and does what the test says."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.done = threading.Semaphore(0)
+        self.wait: float | None = None
+        self.errors: list[BaseException] = []
+
+    def __call__(self) -> float | None:
+        self.threads.append(threading.current_thread())
+        self.done.release()
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.wait
+
+    def is_done(self, times: int = 1) -> bool:
+        """Waits until the step has run so many more times."""
+        return all(self.done.acquire(timeout=20) for _ in range(times))
+
+
+@pytest.fixture
+def work() -> Work:
+    """A step that does nothing and waits to be woken."""
+    return Work()
+
+
+@pytest.fixture
+def worker(work: Work) -> Iterator[Worker]:
+    """A worker that runs *work*, not started; it ends with the test."""
+    worker = Worker("test-worker", work)
+    yield worker
+    thread = worker._thread
+    worker.stop()
+    if thread is not None:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def end_of(worker: Worker) -> None:
+    """Stops the worker and waits for its thread to end."""
+    worker.stop()
+    assert worker._thread is not None
+    worker._thread.join(20)
+
+
+def test_no_thread_runs_before_it_is_woken(worker: Worker, work: Work) -> None:
+    assert not worker.is_alive
+    assert work.threads == []
+
+
+def test_waking_starts_one_named_daemon_thread(worker: Worker, work: Work) -> None:
+    worker.wake()
+    assert work.is_done()
+    worker.wake()
+    assert work.is_done()
+
+    assert worker.is_alive
+    assert len(set(work.threads)) == 1
+    assert (work.threads[0].name, work.threads[0].daemon) == ("test-worker", True)
+    assert not worker.is_current_thread
+
+
+def test_many_threads_that_wake_start_only_one(worker: Worker, work: Work) -> None:
+    start = threading.Barrier(8)
+
+    def wake() -> None:
+        start.wait()
+        worker.wake()
+
+    threads = [threading.Thread(target=wake) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert work.is_done()
+
+    assert sum(thread.name == "test-worker" for thread in threading.enumerate()) == 1
+
+
+def test_a_wait_ends_by_itself(worker: Worker, work: Work) -> None:
+    work.wait = 0.01
+
+    worker.wake()
+
+    assert work.is_done(5)
+
+
+def test_a_step_that_returns_zero_is_called_again_at_once(worker: Worker, work: Work) -> None:
+    work.wait = 0
+
+    worker.wake()
+
+    assert work.is_done(50)
+
+
+def test_a_wake_during_the_step_is_not_lost() -> None:
+    inside, go_on, again = threading.Event(), threading.Event(), threading.Event()
+
+    def step() -> None:
+        if inside.is_set():
+            again.set()
+        inside.set()
+        go_on.wait(20)
+
+    worker = Worker("test-worker", step)
+    worker.wake()
+    assert inside.wait(20)
+    worker.wake()
+    go_on.set()
+
+    assert again.wait(20)
+    end_of(worker)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), MemoryError(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()]
+)
+def test_a_step_that_raises_is_reported_and_called_again(
+    worker: Worker, work: Work, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    work.wait = 0.01
+    work.errors = [error]
+
+    worker.wake()
+
+    assert work.is_done(3)
+    assert len(set(work.threads)) == 1
+    (record,) = [record for record in caplog.records if record.name == "dis_logging"]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_a_dead_thread_is_replaced(worker: Worker, work: Work) -> None:
+    worker.wake()
+    assert work.is_done()
+    end_of(worker)
+    assert not worker.is_alive
+
+    worker.wake()
+
+    assert work.is_done()
+    assert len(set(work.threads)) == 2
+
+
+class Failing:
+    """Stands in for `Thread.start`: fails as the system's limit on threads makes it fail, so many times."""
+
+    def __init__(self, failures: int) -> None:
+        self.left = failures
+        self.started = threading.Thread.start
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def start(thread: threading.Thread) -> None:
+            if thread.name.startswith(("dis_logging", "test-worker")) and self.left:
+                self.left -= 1
+                raise RuntimeError("can't start new thread")
+            self.started(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again_at_the_next_wake(
+    worker: Worker, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Failing(3).install(monkeypatch)
+
+    for _ in range(3):
+        worker.wake()
+        assert not worker.is_alive
+    worker.wake()
+
+    assert work.is_done()
+
+
+def test_a_fork_leaves_a_fresh_unstarted_one(worker: Worker, work: Work) -> None:
+    worker.wake()
+    assert work.is_done()
+    thread = worker._thread
+    end_of(worker)
+
+    worker.reset_after_fork()
+
+    assert not worker.is_alive
+    worker.wake()
+    assert work.is_done()
+    assert worker._thread is not thread
+
+
+# -- the same through the handler -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handler(dis: DISEmulator, fallback: RememberingHandler) -> Iterator[DISHandler]:
+    """A handler that talks to the emulator."""
+    handler = DISHandler(**dis.handler_options(STREAM), flush_interval=0.01, fallback=fallback)
+    yield handler
+    handler.close()
+
+
+def log(handler: DISHandler, text: str) -> None:
+    handler.handle(logging.LogRecord("web", logging.INFO, __file__, 1, text, None, None))
+
+
+def test_records_survive_three_failed_starts(
+    dis: DISEmulator, handler: DISHandler, fallback: RememberingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Failing(3).install(monkeypatch)
+
+    for number in range(4):
+        log(handler, f"text {number}")
+
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 4)
+    assert_accounts_balance(handler, dis, fallback, [f"text {number}" for number in range(4)])
+
+
+@pytest.mark.parametrize("finish", [lambda handler: handler.flush(20), lambda handler: handler.close()])
+def test_flush_and_close_deliver_without_any_thread(
+    dis: DISEmulator,
+    handler: DISHandler,
+    fallback: RememberingHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    finish: Callable[[DISHandler], object],
+) -> None:
+    Failing(10**9).install(monkeypatch)
+
+    with dis.rule(RefuseEntries("DIS.4302", where=lambda entry: entry.text == "bad")):
+        for text in ("one", "bad", "two"):
+            log(handler, text)
+        finish(handler)
+
+    assert fallback.texts == ["bad"]
+    assert assert_accounts_balance(handler, dis, fallback, ["one", "bad", "two"]).delivered == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unforeseen"), SystemExit(1)])
+def test_records_survive_an_error_that_nobody_foresaw(
+    dis: DISEmulator,
+    handler: DISHandler,
+    fallback: RememberingHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    delivery = handler._pipeline._delivery
+    send_due, failures = delivery.send_due, [error] * 3
+
+    def fail_first() -> Any:
+        if failures:
+            raise failures.pop()
+        return send_due()
+
+    monkeypatch.setattr(delivery, "send_due", fail_first)
+
+    log(handler, "text")
+
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 1)
+    assert_accounts_balance(handler, dis, fallback, ["text"])
+
+
+def test_a_defect_while_sending_ends_in_the_fallback_in_time(
+    dis: DISEmulator, fallback: RememberingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = DISHandler(
+        **dis.handler_options(STREAM),
+        flush_interval=0.01,
+        fallback=fallback,
+        backoff_initial=0.01,
+        delivery_timeout=0.2,
+    )
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(handler._pipeline._sender, "send", fail)
+
+    log(handler, "text")
+
+    assert handler.flush(10)
+    assert assert_accounts_balance(handler, dis, fallback, ["text"]).failed == 1
+    assert vars(fallback.records[0])["dis_outcome_unknown"] is True
+    assert "RuntimeError" in vars(fallback.records[0])["dis_error_message"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unforeseen"), SystemExit(1)])
+def test_a_batch_survives_an_error_that_nobody_foresaw_while_sending(
+    dis: DISEmulator,
+    handler: DISHandler,
+    fallback: RememberingHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    sender = handler._pipeline._sender
+    send, failures = sender.send, [error] * 2
+
+    def fail_first(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return send(*arguments)
+
+    monkeypatch.setattr(sender, "send", fail_first)
+
+    log(handler, "text")
+
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 1)
+    assert_accounts_balance(handler, dis, fallback, ["text"])

@@ -1,0 +1,310 @@
+"""However a process ends, its records are delivered or reported, and it ends in time."""
+
+import signal
+from collections import Counter
+
+import pytest
+
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import Hang, Refuse
+from tests.process.programs import STREAM, Program, Programs, numbered
+
+ENDINGS = {
+    "normal": ("pass", 0),
+    "exception": ("raise LookupError('unforeseen')", 1),
+    "sys-exit": ("sys.exit(3)", 3),
+    "sys-exit-in-a-thread": ("thread = threading.Thread(target=sys.exit); thread.start(); thread.join()", 0),
+    "sigint": ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT),
+}
+
+HANGING = 20  # handlers
+SHUTDOWN_TIMEOUT = 1.0
+GRACE = 0.5  # what the promise adds to it
+
+
+@pytest.mark.parametrize(("ending", "status"), ENDINGS.values(), ids=ENDINGS)
+def test_a_full_buffer_is_delivered_at_exit(dis: DISEmulator, programs: Programs, ending: str, status: int) -> None:
+    dis.play(Refuse(503))
+
+    ended = programs.run(
+        f"""
+        import signal, sys, threading
+        from application import make_logger
+        logger = make_logger("app")
+        for number in range(2000):
+            logger.info("record %d", number)
+        {ending}
+        """,
+        max_buffer_records=2000,
+        max_batch_records=10_000,
+        flush_interval=60,
+        backoff_initial=0.01,
+    )
+
+    assert ended.returncode == status
+    assert ended.delivered == numbered("record", 2000)
+    assert not ended.reported
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("signal.raise_signal(signal.SIGTERM)", -signal.SIGTERM),
+        ("signal.raise_signal(signal.SIGKILL)", -signal.SIGKILL),
+        ("os._exit(0)", 0),
+    ],
+    ids=["sigterm", "sigkill", "os-exit"],
+)
+def test_an_end_without_exit_functions_loses_only_what_was_not_sent(
+    programs: Programs, ending: str, status: int
+) -> None:
+    ended = programs.run(
+        f"""
+        import os, signal
+        from application import make_handler, make_logger
+        logger = make_logger("app", handler := make_handler())
+        for number in range(100):
+            logger.info("sent %d", number)
+        assert handler.flush()
+        for number in range(100):
+            logger.info("waiting %d", number)
+        {ending}
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (status, "")
+    assert ended.accounted == numbered("sent", 100)
+
+
+# -- a service that hangs -------------------------------------------------------------------------------------------
+
+HANGING_PROGRAM = f"""
+    import logging, sys, time
+    from application import make_logger
+    loggers = [make_logger(f"app.{{number}}") for number in range({HANGING})]
+    for number in range(5):
+        for logger in loggers:
+            logger.log(int(sys.argv[1]), "%s record %d", logger.name, number)
+    print("logged", flush=True)
+    input()
+    print(time.monotonic(), flush=True)
+    if sys.argv[2] == "shutdown":
+        logging.shutdown()
+        print(time.monotonic(), flush=True)
+    """
+AT_ONCE, LATER = "40", "20"  # ERROR sets the senders going, INFO waits for the flush interval
+
+
+def _everything() -> Counter[str]:
+    return Counter(f"app.{logger} record {number}" for logger in range(HANGING) for number in range(5))
+
+
+def _start(programs: Programs, ending: str, level: str) -> Program:
+    program = programs.start(HANGING_PROGRAM, level, ending, flush_interval=60, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    assert program.read_line() == "logged"
+    return program
+
+
+@pytest.mark.parametrize("level", [AT_ONCE, LATER], ids=["in-flight", "waiting"])
+def test_exit_is_bounded_with_twenty_handlers_whose_service_hangs(
+    dis: DISEmulator, programs: Programs, level: str
+) -> None:
+    healthy = _start(programs, "exit", level)
+    healthy.go_on()
+    healthy_seconds = -float(healthy.read_line()) + healthy.wait().ended_at
+    delivered_before = dis.record_count(STREAM)
+    with dis.rule(Hang()):
+        program = _start(programs, "exit", level)
+        if level is AT_ONCE:
+            assert dis.wait_for(lambda dis: _pending(dis) == HANGING)
+        program.go_on()
+        exit_began = float(program.read_line())
+        ended = program.wait()
+
+    assert delivered_before == 5 * HANGING
+    assert ended.ended_at - exit_began <= healthy_seconds + SHUTDOWN_TIMEOUT + GRACE
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.reported == _everything()
+    assert ended.codes == {"closed": 5 * HANGING}
+
+
+def test_logging_shutdown_is_bounded_with_twenty_handlers_whose_service_hangs(
+    dis: DISEmulator, programs: Programs
+) -> None:
+    with dis.rule(Hang()):
+        program = _start(programs, "shutdown", AT_ONCE)
+        assert dis.wait_for(lambda dis: _pending(dis) == HANGING)
+        program.go_on()
+        began, ended_at = float(program.read_line()), float(program.read_line())
+        ended = program.wait()
+
+    assert ended_at - began <= SHUTDOWN_TIMEOUT + GRACE
+    assert ended.ended_at - began <= SHUTDOWN_TIMEOUT + 2 * GRACE  # exit after it has nothing left to wait for
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.reported == _everything()
+
+
+def _pending(dis: DISEmulator) -> int:
+    return sum(request.status is None for request in dis.requests)
+
+
+# -- the last words -------------------------------------------------------------------------------------------------
+
+# Exit functions run in reverse order: ours, logging's, then whatever was registered before them.
+LAST_WORDS = {
+    "before-ours": ("", "", "atexit.register(say)"),
+    "after-ours": ("", "atexit.register(say)", ""),
+    "after-logging": ("atexit.register(say)", "", ""),
+}
+LAST_WORDS_PROGRAM = """
+    import atexit
+    def say():
+        logger.info("last words")
+    {}
+    import logging
+    {}
+    from application import make_logger
+    {}
+    logger = make_logger("app")
+    """
+
+
+@pytest.mark.parametrize("places", LAST_WORDS.values(), ids=LAST_WORDS)
+def test_the_first_record_ever_may_come_from_an_exit_function(programs: Programs, places: tuple[str, str, str]) -> None:
+    ended = programs.run(LAST_WORDS_PROGRAM.format(*places), flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == {"last words": 1}
+    assert not ended.reported
+
+
+@pytest.mark.parametrize("places", LAST_WORDS.values(), ids=LAST_WORDS)
+def test_what_an_exit_function_logs_while_dis_is_down_is_reported(
+    dis: DISEmulator, programs: Programs, places: tuple[str, str, str]
+) -> None:
+    dis.stop()
+
+    ended = programs.run(LAST_WORDS_PROGRAM.format(*places), flush_interval=60, shutdown_timeout=0.3)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.reported == {"last words": 1}
+
+
+def test_exit_functions_may_log_before_and_after_ours(programs: Programs) -> None:
+    ended = programs.run(
+        """
+        import atexit
+        atexit.register(lambda: logger.info("record 2"))
+        import logging
+        atexit.register(lambda: logger.info("record 1"))
+        from application import make_logger
+        logger = make_logger("app")
+        logger.info("record 0")
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.accounted == numbered("record", 3)
+
+
+def test_destructors_may_log_while_the_interpreter_goes_down(programs: Programs) -> None:
+    """Not every destructor still runs with logging intact: what counts is what reached the logger's handlers."""
+    programs.write(
+        "leaving.py",
+        """
+        import logging, os
+        class Leaving:
+            def __init__(self, number, logger):
+                self.number, self.logger = number, logger
+            def __del__(self):
+                self.logger.warning("record %d", self.number)
+        class Probe(logging.Handler):
+            def emit(self, record):
+                os.write(1, record.getMessage().encode() + b"\\n")
+        """,
+    )
+    ended = programs.run(
+        """
+        from leaving import Leaving, Probe
+        from application import make_logger
+        logger = make_logger("app", Probe())
+        make_logger("app")
+        global_variable = Leaving(0, logger)
+        in_a_cycle = [Leaving(1, logger)]
+        in_a_cycle.append(in_a_cycle)
+        del in_a_cycle
+        logger.keeps_it = Leaving(2, logger)
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.accounted == Counter(ended.output.splitlines())
+    assert ended.accounted["record 0"] == 1
+
+
+# -- shutting down more than once -----------------------------------------------------------------------------------
+
+
+def test_logging_shutdown_may_be_called_twice_with_records_in_between(programs: Programs) -> None:
+    ended = programs.run(
+        """
+        import logging
+        from application import make_logger
+        logger = make_logger("app")
+        logger.info("record 0")
+        logging.shutdown()
+        logger.info("record 1")
+        logging.shutdown()
+        logger.info("record 2")
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == {"record 0": 1}
+    assert ended.reported == {"record 1": 1, "record 2": 1}
+    assert ended.codes == {"closed": 2}
+
+
+def test_close_from_two_threads_while_others_emit_loses_nothing(programs: Programs) -> None:
+    ended = programs.run(
+        """
+        import sys, threading
+        from application import make_handler, make_logger
+        sys.setswitchinterval(1e-5)
+        def chat(logger, number, closed):
+            for count in range(30):
+                logger.info("%s thread %d record %d", logger.name, number, count)
+            closed.wait()
+            for count in range(30, 35):
+                logger.info("%s thread %d record %d", logger.name, number, count)
+        for turn in range(40):
+            logger = make_logger(f"turn {turn}", handler := make_handler())
+            closed = threading.Event()
+            threads = [threading.Thread(target=chat, args=(logger, number, closed)) for number in range(4)]
+            closers = [threading.Thread(target=handler.close) for _ in range(2)]
+            for thread in threads[:2] + closers + threads[2:]:
+                thread.start()
+            for closer in closers:
+                closer.join()
+            handler.close()
+            closed.set()
+            for thread in threads:
+                thread.join()
+            stats = handler.stats()
+            assert (stats.emitted, stats.buffered) == (140, 0), stats
+        """,
+        flush_interval=0.01,
+        max_batch_records=20,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.accounted == Counter(
+        f"turn {turn} thread {number} record {count}"
+        for turn in range(40)
+        for number in range(4)
+        for count in range(35)
+    )

@@ -1,0 +1,171 @@
+"""A forked child starts empty and on its own: it delivers what it logs, once, and nothing of its parent's."""
+
+from collections import Counter
+
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import Hang
+from tests.process.programs import Programs, numbered
+
+WAIT_FOR = """
+    def wait_for(children):
+        for child in children:
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert status == 0, status
+    """
+
+
+def test_forks_while_the_sender_is_busy_and_eight_threads_log(dis: DISEmulator, programs: Programs) -> None:
+    with dis.rule(Hang(0.01)):
+        ended = programs.run(
+            WAIT_FOR
+            + """
+    import os, sys, threading
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    forked = threading.Event()
+    def chat(name):
+        count = 0
+        while count < 50 or not forked.wait(0.001):
+            logger.info("%s %d", name, count)
+            count += 1
+        os.write(1, f"{name} {count}\\n".encode())
+    threads = [threading.Thread(target=chat, args=(f"thread-{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    children = []
+    for fork in range(12):
+        child = os.fork()
+        if not child:
+            before = handler.stats()
+            for number in range(5):
+                logger.info("child-%d %d", fork, number)
+            flushed = handler.flush(30)
+            after = handler.stats()
+            if flushed and before.emitted == before.buffered == 0 and after.delivered == 5:
+                os._exit(0)
+            os.write(2, f"{flushed} {before} {after} {handler}".encode())
+            os._exit(1)
+        children.append(child)
+    try:
+        wait_for(children)
+    finally:
+        forked.set()
+    for thread in threads:
+        thread.join()
+            """,
+            flush_interval=0.01,
+            max_batch_records=20,
+        )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    expected = sum((numbered(f"child-{fork}", 5) for fork in range(12)), Counter[str]())
+    for line in ended.output.splitlines():
+        name, count = line.split()
+        expected += numbered(name, int(count))
+    assert ended.delivered == expected
+    assert not ended.reported
+
+
+def test_fifty_forks_in_a_row_and_each_child_delivers_its_own(programs: Programs) -> None:
+    """One half of the children ends with os._exit after a flush, the other in the regular way."""
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import os, sys
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    for number in range(50):
+        logger.info("parent %d", number)
+        child = os.fork()
+        if not child:
+            logger.info("child %d", number)
+            if number % 2:
+                os._exit(not handler.flush())
+            sys.exit(0)
+        wait_for([child])
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 50) + numbered("child", 50)
+    assert not ended.reported
+
+
+def test_a_child_sends_nothing_that_its_parent_had_buffered(programs: Programs) -> None:
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import os, sys
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    for number in range(100):
+        logger.info("record %d", number)
+    child = os.fork()
+    if not child:
+        assert handler.stats().emitted == 0
+        sys.exit(not handler.flush())
+    wait_for([child])
+    assert handler.stats().buffered == 100
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 100)
+
+
+def test_a_fork_before_the_first_record(programs: Programs) -> None:
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import os, sys, threading
+    from application import make_logger
+    logger = make_logger("app")
+    assert threading.active_count() == 1
+    children = []
+    for number in range(3):
+        if child := os.fork():
+            children.append(child)
+        else:
+            logger.info("record %d", number)
+            sys.exit()
+    wait_for(children)
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 3)
+
+
+def test_a_fork_in_the_middle_of_another_threads_first_record(programs: Programs) -> None:
+    """The record is in the buffer then, but the handler has started nothing yet; the child must not send it too."""
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import os, sys, threading
+    from application import make_handler, make_logger
+    sys.setswitchinterval(1e-6)
+    for number in range(60):
+        logger = make_logger(f"app.{number}", handler := make_handler())
+        ready = threading.Barrier(2)
+        def first():
+            ready.wait()
+            logger.info("parent %d", number)
+        thread = threading.Thread(target=first)
+        thread.start()
+        ready.wait()
+        child = os.fork()
+        if not child:
+            logger.info("child %d", number)
+            os._exit(not handler.flush())
+        wait_for([child])
+        thread.join()
+        handler.close()
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 60) + numbered("child", 60)
