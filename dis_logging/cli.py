@@ -11,10 +11,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from dis_logging import ConfigurationError, DISError, __version__
 from dis_logging.demo import run_demo
+from dis_logging.emulator import command
 
 _DONE = 0
 _FAILED = 1
@@ -51,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ConfigurationError as error:
         return _complain(error, _WRONG_USAGE)
-    except BrokenPipeError as error:
-        _discard_stdout()
+    except DISError as error:
         return _complain(error, _FAILED)
-    except (DISError, OSError) as error:
+    except OSError as error:  # such as a full disk, or a reader of our output that has gone
+        _discard_unwritable_output()
         return _complain(error, _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -65,18 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dis-logging",
         description="Ships Python log records to Huawei Cloud DIS.",
-        epilog=f"example:\n  dis-logging demo\n\n{_EXIT_CODES}",
+        epilog=f"examples:\n  dis-logging demo\n  dis-logging emulator --stream app-logs:3\n\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_demo(commands)
+    _add_emulator(commands)
     return parser
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
+    parser = commands.add_parser(
         "demo",
         help="watch records on their way, without an account or a network",
         description="Starts a local DIS on loopback, lets a small application log to it, and shows where each record\n"
@@ -84,7 +87,20 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         epilog=f"example:\n  dis-logging demo\n\nSet NO_COLOR to get no colours on a terminal.\n\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=lambda _: run_demo(sys.stdout, sys.stderr))
+    parser.set_defaults(run=lambda _: run_demo(sys.stdout, sys.stderr))
+
+
+def _add_emulator(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "emulator",
+        help="run a local DIS by hand, and print the settings to copy",
+        description="Runs a local DIS on loopback until Ctrl-C or SIGTERM, and prints the settings for programs that shall\n"
+        "use it, as environment variables and as a LOGGING snippet.",
+        epilog=f"{command.EPILOG}\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _complain(error: BaseException, code: int) -> int:
@@ -98,7 +114,10 @@ def _never_fail_to_encode(stream: TextIO) -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-def _discard_stdout() -> None:
-    """Sends what is still buffered nowhere, so that the interpreter does not complain at its end."""
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+def _discard_unwritable_output() -> None:
+    """Sends what stdout cannot take nowhere, or the interpreter would try to write it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

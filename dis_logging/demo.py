@@ -255,9 +255,9 @@ class _Report:
         seen: set[str] = set()
         for request in self._books.requests:
             texts = {entry.text for entry in request.entries}
-            again = f", {len(texts & seen)} of them again" if texts & seen else ""
+            again = f" ({len(texts & seen)} again)" if texts & seen else ""
             seen |= texts
-            line = _fit(f"request {request.number}: {len(texts)} records{again}", 40) + _answer_to(request)
+            line = _fit(f"request {request.number}: {len(texts)} records{again}", 33) + _answer_to(request)
             yield self._paint.again(line) if request.error_code or request.entry_codes else line
 
     def _tracebacks(self) -> Iterator[str]:

@@ -1,0 +1,128 @@
+"""Every program under examples/, run as a reader would run it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import Refuse
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PROGRAMS = ["put_records.py", "script.py", "dictconfig.py", "django_project/run.py"]
+# What an account, a proxy or another Django project may have left in the environment.
+HIDDEN = re.compile(r"DIS_LOGGING_.*|HUAWEICLOUD_.*|DJANGO_.*|.*_proxy", re.IGNORECASE)
+
+
+def run(program: str, where: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs an example in the directory *where*, in a clean environment with *variables*."""
+    environment = {name: value for name, value in os.environ.items() if not HIDDEN.fullmatch(name)}
+    return subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / program, *arguments],
+        cwd=where,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **variables},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def account_at(dis: DISEmulator) -> dict[str, str]:
+    """Returns the environment variables of somebody who has an account at *dis*."""
+    return {
+        "DIS_LOGGING_ENDPOINT": dis.endpoint,
+        "HUAWEICLOUD_SDK_REGION": dis.region,
+        "HUAWEICLOUD_SDK_PROJECT_ID": dis.project_id,
+        "HUAWEICLOUD_SDK_AK": dis.ak,
+        "HUAWEICLOUD_SDK_SK": dis.sk,
+    }
+
+
+def test_every_example_is_run_here() -> None:
+    programs = {
+        str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text("utf-8")
+    }
+
+    assert programs == {*PROGRAMS, "django_project/manage.py"}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_example_succeeds_without_an_account(program: str, tmp_path: Path) -> None:
+    result = run(program, tmp_path)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_example_uses_the_account_that_is_configured(program: str, tmp_path: Path) -> None:
+    with DISEmulator(streams={"dis-demo": 3, "app-logs": 3, "web-logs": 3}) as dis:
+        result = run(program, tmp_path, **account_at(dis))
+        stored = sum(dis.record_count(name) for name in ("dis-demo", "app-logs", "web-logs"))
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert stored == {"put_records.py": 3, "script.py": 4, "dictconfig.py": 2, "django_project/run.py": 3}[program]
+
+
+def test_put_records_prints_what_the_official_page_prints(tmp_path: Path) -> None:
+    assert run("put_records.py", tmp_path).stdout == (
+        "PutRecordsResultEntry [shardId=shardId-0000000000, sequenceNumber=0, errorCode=, errorMessage=]\n"
+        "PutRecordsResultEntry [shardId=shardId-0000000000, sequenceNumber=1, errorCode=, errorMessage=]\n"
+        "PutRecordsResultEntry [shardId=shardId-0000000000, sequenceNumber=2, errorCode=, errorMessage=]\n"
+        "failed record count: 0\n"
+    )
+
+
+def test_put_records_uploads_the_data_of_the_official_page(tmp_path: Path) -> None:
+    with DISEmulator(streams={"another": 3}) as dis:
+        run("put_records.py", tmp_path, DIS_LOGGING_STREAM_NAME="another", **account_at(dis))
+        (request,) = dis.requests
+
+    assert [entry.text for entry in request.entries] == [f"shardId-0000000000{number}" for number in range(3)]
+    assert {(entry.partition_key, entry.explicit_hash_key) for entry in request.entries} == {("1", "123")}
+
+
+def test_script_tells_what_was_delivered(tmp_path: Path) -> None:
+    counts, *records = run("script.py", tmp_path).stdout.splitlines()
+
+    assert "emitted=4, delivered=4, failed=0, dropped=0, buffered=0" in counts
+    assert [int(record.split()[1].rstrip(":")) for record in records] == [0, 1, 2, 3]
+    assert records[1].endswith("李雷 owes 100 on average")
+
+
+def test_script_fails_when_records_were_not_delivered(tmp_path: Path) -> None:
+    with DISEmulator(streams={"app-logs": 3}) as dis:
+        dis.set_rule(Refuse(400, "DIS.4301"))
+        result = run("script.py", tmp_path, **account_at(dis))
+
+    assert result.returncode == 1
+    assert result.stderr.count("dis_logging: not delivered: DIS.4301") == 4
+
+
+def test_dictconfig_sends_what_fits_and_files_what_does_not(tmp_path: Path) -> None:
+    first, second, filed = run("dictconfig.py", tmp_path).stdout.splitlines()
+
+    assert first.endswith("INFO shop.orders order 1001 accepted")
+    assert second.endswith("WARNING shop.stock 绿茶 is running low")
+    assert "too_large" in filed
+    assert (tmp_path / "undelivered.log").read_text("utf-8").count("\n") == 1
+
+
+def test_django_ships_its_errors_and_the_records_of_the_application(tmp_path: Path) -> None:
+    output = run("django_project/run.py", tmp_path).stdout
+
+    assert output.splitlines()[:3] == ["GET /orders/1001/ -> 200", "GET /no-such-page/ -> 404", "GET /broken/ -> 500"]
+    assert "INFO shop.views order 1001 shown to 127.0.0.1" in output
+    assert "WARNING django.request Not Found: /no-such-page/" in output
+    assert "ERROR django.request Internal Server Error: /broken/\nTraceback" in output
+    assert output.endswith("LookupError: no price for /broken/\n")
+
+
+def test_django_project_has_a_command_line(tmp_path: Path) -> None:
+    result = run("django_project/manage.py", tmp_path, "check")
+
+    assert result.returncode == 0
+    assert "no issues" in result.stdout
