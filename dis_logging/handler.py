@@ -148,8 +148,8 @@ class DISHandler(logging.Handler):
         )
         self._endpoint = client.target.endpoint
         self._partition_key = None if partition_key == _BY_LOGGER_NAME else _check_text("partition_key", partition_key)
-        self._explicit_hash_key = _check_text("explicit_hash_key", explicit_hash_key)
-        self._partition_id = _check_text("partition_id", partition_id)
+        self._explicit_hash_key = _check_text("explicit_hash_key", explicit_hash_key, is_hash_key)
+        self._partition_id = _check_text("partition_id", partition_id, is_partition_id)
         pipeline_options = PipelineOptions(
             stream_name=self._stream_name,
             limits=BatchLimits(
@@ -368,7 +368,7 @@ def _check_policy(backoff_initial: object, backoff_max: object, delivery_timeout
     )
 
 
-def _check_text(name: str, value: Any) -> RecordText | None:
+def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = None) -> RecordText | None:
     """Returns the template or callable of the option *name*, having tried a template on a sample."""
     if value is None and name != "partition_key":
         return None
@@ -379,9 +379,13 @@ def _check_text(name: str, value: Any) -> RecordText | None:
     sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
     sample.message = sample.asctime = ""
     try:
-        value % vars(sample)
+        text = value % vars(sample)
+        if is_valid is not None and text == value and text and not is_valid(text):  # the same for every record
+            raise ConfigurationError(f"{name} is nothing that DIS takes: {options.shown(value)}")
     except KeyError:
         pass  # an attribute that the application adds, in a filter or with extra=
+    except ConfigurationError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{name} is no %-style template ({error}): {options.shown(value)}") from None
     return value

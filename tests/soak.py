@@ -50,6 +50,25 @@ PROMISED_GROWTH = 2.5 * 8 + 16  # MiB, for the 8 MiB of buffer below
 # -- the application ------------------------------------------------------------------------------------------------
 
 
+class TimedHandler(DISHandler):
+    """
+    Measures what it costs its callers.
+
+    Not the whole logging call: that also waits for logging's module lock, which dictConfig holds while it closes the
+    handlers it replaces.
+    """
+
+    worst = 0.0
+
+    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:  # type: ignore[override] # as DISHandler
+        """Takes the time of one record."""
+        started = time.perf_counter()
+        try:
+            return super().handle(record)
+        finally:
+            TimedHandler.worst = max(TimedHandler.worst, time.perf_counter() - started)
+
+
 class Application:
     """Logs from several threads until it is told to stop, and reports what it did on stdout."""
 
@@ -59,7 +78,6 @@ class Application:
         self._random = random.Random(seed)
         self._stopping = threading.Event()
         self._emitted: Counter[str] = Counter()
-        self._worst_emit = 0.0
         self._handlers: list[DISHandler] = []
         self._forks: list[int] = []
 
@@ -83,7 +101,7 @@ class Application:
                     "emitted": self._emitted,
                     "forks": self._forks,
                     "stats": [_as_dict(handler.stats()) for handler in self._handlers],
-                    "worst_emit": self._worst_emit,
+                    "worst_emit": TimedHandler.worst,
                     "shutdown": time.monotonic() - started,
                     "growth": peak - baseline,
                 }
@@ -97,7 +115,7 @@ class Application:
                 "disable_existing_loggers": False,
                 "formatters": {"failed": {"format": "%(dis_error_code)s %(dis_outcome_unknown)s %(message)s"}},
                 "handlers": {
-                    "dis": {"class": "dis_logging.DISHandler", **self._options, "fallback": "cfg://handlers.failed"},
+                    "dis": {"()": TimedHandler, **self._options, "fallback": "cfg://handlers.failed"},
                     "failed": {
                         "class": "logging.FileHandler",
                         "filename": self._fallback_file,
@@ -123,9 +141,7 @@ class Application:
             for _ in range(chance.choice((1, 10, 100))):
                 level = logging.ERROR if chance.random() < 0.01 else logging.INFO
                 text = "x" * chance.choice((10, 200, 200, 2000))
-                started = time.perf_counter()
                 chance.choice(loggers).log(level, "%s-%d %s", name, self._emitted[name], text)
-                self._worst_emit = max(self._worst_emit, time.perf_counter() - started)
                 self._emitted[name] += 1
             self._stopping.wait(chance.random() * 0.3)
 

@@ -187,7 +187,11 @@ def test_default_is_that_of_the_handler(name: str) -> None:
 
 
 def test_counters_are_those_of_the_handler() -> None:
-    methods = dict(rows("`level`, `formatter` and `filters` are those of every `logging.Handler`."))
+    levels = (
+        "`level`, `formatter` and `filters` are set as for every `logging.Handler`: "
+        "as keys in `dictConfig`, or with `setLevel`, `setFormatter` and `addFilter`."
+    )
+    methods = dict(rows(levels))
 
     assert re.findall(r"`(\w+)`", methods["`stats()`"])[1:] == list(HandlerStats.__dataclass_fields__)
 

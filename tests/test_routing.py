@@ -65,15 +65,14 @@ def test_a_record_without_routing_of_its_own_goes_by_its_key(
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("explicit_hash_key", "-1"),
-        ("explicit_hash_key", str(wire.MAX_HASH_KEY + 1)),
-        ("explicit_hash_key", "0x10"),
-        ("partition_id", "shard-1"),
+        ("explicit_hash_key", "-%(user)s"),
+        ("explicit_hash_key", lambda _: wire.MAX_HASH_KEY + 1),
+        ("partition_id", "shard-%(user)s"),
         ("partition_id", "%(nobody)s"),
     ],
 )
 def test_routing_that_dis_would_refuse_is_reported_and_costs_nothing(
-    dis: DISEmulator, logger: logging.Logger, capfd: pytest.CaptureFixture[str], option: str, value: str
+    dis: DISEmulator, logger: logging.Logger, capfd: pytest.CaptureFixture[str], option: str, value: Any
 ) -> None:
     ship(dis, logger, 1, **{option: value})
 
@@ -85,4 +84,18 @@ def test_routing_that_dis_would_refuse_is_reported_and_costs_nothing(
 @pytest.mark.parametrize("value", [1, "%(name", "%d"])
 def test_a_malformed_template_is_refused_at_once(dis: DISEmulator, option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"^{option} "):
+        DISHandler(**dis.handler_options(STREAM), **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("explicit_hash_key", "-1"),
+        ("explicit_hash_key", str(wire.MAX_HASH_KEY + 1)),
+        ("explicit_hash_key", "0x10"),
+        ("partition_id", "shard-1"),
+    ],
+)
+def test_routing_that_is_wrong_for_every_record_is_refused_at_once(dis: DISEmulator, option: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{option} is nothing that DIS takes"):
         DISHandler(**dis.handler_options(STREAM), **{option: value})

@@ -339,6 +339,7 @@ def test_a_wrong_option_of_a_handler_shows_no_secret(wrong: str) -> None:
 
 
 def test_wrong_keys_of_the_environment_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIS_LOGGING_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("DIS_LOGGING_AK", "ak")
     monkeypatch.setenv("DIS_LOGGING_SK", CANARY + "\nx")
 

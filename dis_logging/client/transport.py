@@ -8,6 +8,7 @@ redirects, no cookies, and errors that say whether the request was sent. It neve
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import re
@@ -33,7 +34,7 @@ from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, Servi
 from dis_logging.escaping import escape
 
 # An answer to 10,000 records is about 1.2 MB of JSON, so nothing honest comes near this.
-MAX_REPLY_BYTES = 16 * 1024 * 1024
+MAX_REPLY_BYTES = 4 * 1024 * 1024
 # What heads, chunk sizes and trailers may add to it.
 _MAX_FRAME_BYTES = 1024 * 1024
 
@@ -126,6 +127,18 @@ class HTTPTransport:
         # verify and proxies go with each request: set on the session, environment variables would replace them.
         settings = session.merge_environment_settings(url, self._proxies.copy(), True, self._verify, None)
         response = session.send(request, timeout=_attempt.remaining(), allow_redirects=False, **settings)
+        try:
+            reply = self._receive(response)
+        except Exception:
+            if response.status_code < 300:
+                raise
+            # What refuses says enough by its status; that its text cannot be read makes it no acknowledgement.
+            return HTTPReply(response.status_code, response.headers, b"")
+        return reply._replace(body=_without_tokens(reply.body, request.headers))
+
+    @staticmethod
+    def _receive(response: requests.Response) -> HTTPReply:
+        """Reads the whole answer; its connection is kept for the next request only if that went well."""
         complete = False
         try:
             if response.status_code < 200:
@@ -136,11 +149,10 @@ class HTTPTransport:
             raw = _read_bounded(response.raw)
             complete = True
         finally:
-            # Only a connection whose answer was read to its end may serve the next request.
             if not complete:
                 response.close()
-        decoded = _decode(raw, response.headers, response.status_code)
-        return HTTPReply(response.status_code, response.headers, _without_tokens(decoded, request.headers))
+        body = _decode(raw, response.headers, response.status_code)
+        return HTTPReply(response.status_code, response.headers, body)
 
     def _current_session(self) -> requests.Session:
         if self._session is None or self._pid != os.getpid():
@@ -193,6 +205,7 @@ def _new_session() -> requests.Session:
 
 
 def _read_bounded(raw: Any) -> bytes:
+    raw.enforce_content_length = True  # the default since urllib3 2 only
     chunks: list[bytes] = []
     size = 0
     while chunk := raw.read(65536, decode_content=False):
@@ -242,7 +255,8 @@ def _translate(error: BaseException) -> DeliveryError:
     # requests' own errors are OSErrors too, and say less than what they wrap.
     from_system = (link for link in reversed(chain) if isinstance(link, OSError))
     from_system = (link for link in from_system if not isinstance(link, requests.RequestException))
-    reason = next(map(_reason, from_system), type(chain[-1]).__name__)
+    from_http = next((link for link in chain if isinstance(link, http.client.HTTPException)), chain[-1])
+    reason = next(map(_reason, from_system), type(from_http).__name__)
     if not _attempt.sent:
         return NotSentError(f"no connection to DIS: {reason}")
     if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in chain):

@@ -124,14 +124,16 @@ class Buffer:
     def take(self) -> Entry:
         """Removes and returns the oldest entry of the queue; IndexError when there is none."""
         entry = self.queue.popleft()
+        size = len(entry.data)  # no call may stand between a counter's load and its store, see Ledger
         self._ledger.entries_taken += 1
-        self._ledger.bytes_taken += len(entry.data)
+        self._ledger.bytes_taken += size
         return entry
 
     def give_back(self, entry: Entry) -> None:
         """Puts back what `take` just returned."""
+        size = len(entry.data)
         self._ledger.entries_taken -= 1
-        self._ledger.bytes_taken -= len(entry.data)
+        self._ledger.bytes_taken -= size
         self.queue.appendleft(entry)
 
     def park(self, entry: Entry) -> None:

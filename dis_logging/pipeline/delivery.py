@@ -117,6 +117,7 @@ class Delivery:
         self._busy_keys: set[str] = set()  # of those batches
         self._sending = 0
         self._linger_until: float | None = None  # when what waits in the buffer is due
+        self._trouble = ""  # why the last request failed as a whole; empty since one did not
         self._gate_until = 0.0  # nothing is sent before, after an error of the whole service
         self._circuit = policy.new_circuit()
         self._lone_refusals = 0
@@ -159,6 +160,8 @@ class Delivery:
         Without *in_flight* it leaves what is being sent alone and returns whether there was any.
         """
         with self._lock:
+            if self._trouble:
+                message = f"{message}; the last attempt failed: {self._trouble}"
             left = [] if in_flight else [batch for batch in self._batches if batch.is_sending]
             for batch in self._batches:
                 if batch in left:
@@ -178,7 +181,7 @@ class Delivery:
         if self._circuit.is_open:
             return f"circuit open after {self._circuit.code}"
         if time.monotonic() < self._gate_until:
-            return "waiting to retry"
+            return f"waiting to retry ({self._trouble})"
         return f"{self._sending} in flight"
 
     # -- what to send next ------------------------------------------------------------------------------------------
@@ -259,7 +262,8 @@ class Delivery:
         timeout = min(batch.retry.deadline, deadline or batch.retry.deadline) - time.monotonic()
         self._ledger.requests += 1
         if part.attempts:
-            self._ledger.retried += len(entries)
+            count = len(entries)
+            self._ledger.retried += count
         part.attempts += 1
         refused: Mapping[int, PutRecordsResultEntry] = {}
         error: DeliveryError | None = None
@@ -305,6 +309,7 @@ class Delivery:
         """Settles each entry by its own result; what DIS may take later stays for the retry."""
         entries = part.entries
         self._gate_until = 0.0
+        self._trouble = ""
         self._circuit.close()
         again: list[Entry] = []
         last: PutRecordsResultEntry | None = None
@@ -334,6 +339,7 @@ class Delivery:
         """Decides what a failed request means for its entries, for its batch and for everybody."""
         part.outcome_unknown |= is_outcome_unknown(error)
         reaction = reaction_to_error(error)
+        self._trouble = failure_message(error)
         if reaction is Reaction.OPEN_CIRCUIT:
             self._open_circuit(batch, error)
         elif self._circuit.is_open:  # the probe failed, if for another reason

@@ -24,6 +24,8 @@ _MAX_OVERFLOW_RECORDS = 10_000
 _MAX_OVERFLOW_BYTES = 4 * 1024 * 1024
 # How long an emitting thread then waits for a fallback that another thread is in.
 _PATIENCE = 0.1
+# A fallback that has been in one call for so long is taken for stuck, and not waited for.
+_STUCK_AFTER = 1.0
 
 FallbackLookup = Callable[[], "logging.Handler | None"]
 
@@ -70,8 +72,9 @@ class Fallback:
             if self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES:
                 self.hand_over_now(failure)
                 return
+            size = len(failure.entry.data)
             self._overflow_entries += 1
-            self._overflow_bytes += len(failure.entry.data)
+            self._overflow_bytes += size
         self._queue.append(_Pending(failure))
         self._worker.wake()
 
@@ -86,7 +89,7 @@ class Fallback:
         lock = getattr(self._handler, "lock", None)
         if lock is None:
             self._hand_over(pending)
-        elif lock.acquire(timeout=_PATIENCE):
+        elif lock.acquire(timeout=0 if self._is_stuck() else _PATIENCE):
             try:
                 self._hand_over(pending)
             finally:
@@ -115,6 +118,9 @@ class Fallback:
             self._last_resort(pending.failure, "the fallback did not take it in time")
             self._settle(pending)
 
+    def _is_stuck(self) -> bool:
+        return self._current is not None and time.monotonic() - self._current_since > _STUCK_AFTER
+
     def stop(self) -> None:
         """Ends the thread after its current failure."""
         self._worker.stop()
@@ -131,6 +137,7 @@ class Fallback:
     def _step(self) -> float | None:
         while True:
             try:
+                self._current_since = time.monotonic()
                 self._current = self._queue[0]  # before it leaves the queue: `drain` must find it here or there
                 self._current = pending = self._queue.popleft()
             except IndexError:
@@ -168,8 +175,9 @@ class Fallback:
         pending.settled = True
         failure = pending.failure
         if pending.in_backlog and not failure.buffered:
+            size = len(failure.entry.data)
             self._overflow_entries -= 1
-            self._overflow_bytes -= len(failure.entry.data)
+            self._overflow_bytes -= size
         self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
 
     def _last_resort(self, failure: Failure, why: str = "") -> None:

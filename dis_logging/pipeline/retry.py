@@ -125,7 +125,8 @@ class RetryPolicy:
         self._blacklist_interval = blacklist_interval
         self._retrying = tenacity.Retrying(
             wait=_PoliteWait(backoff_initial, backoff_max),
-            stop=tenacity.stop_before_delay(delivery_timeout),
+            # An attempt with milliseconds left would end in a timeout that says nothing of the service.
+            stop=tenacity.stop_before_delay(delivery_timeout - min(1.0, delivery_timeout / 10)),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, DeliveryError)),
         )
 

@@ -25,8 +25,8 @@ class HandlerStats:
         failed: records handed to the fallback.
         dropped: records given up by the drop policy that the user chose.
         buffered: records waiting, in flight, or on their way to the fallback.
-        requests: PutRecords requests sent.
-        retried: records sent again, each time counted.
+        requests: PutRecords attempts made, those that found no connection included.
+        retried: records attempted again, each time counted.
     """
 
     emitted: int

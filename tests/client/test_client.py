@@ -24,8 +24,9 @@ from dis_logging import (
 )
 from dis_logging.client.client import _retry_after
 from dis_logging.client.signing import SignatureScheme
+from dis_logging.client.transport import MAX_REPLY_BYTES
 from dis_logging.emulator import DISEmulator
-from dis_logging.emulator.faults import Refuse, RefuseEntries
+from dis_logging.emulator.faults import Refuse, RefuseEntries, Reply
 from tests.certificates import bundle, server_context
 from tests.conftest import STREAM
 from tests.raw_server import Peer, RawServer, acknowledge, answer, reply_with, stored
@@ -527,3 +528,23 @@ def test_cookies_are_not_kept() -> None:
         client.put_records(STREAM, [ENTRY])
 
     assert b"cookie" not in server.heads[1].lower()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reply(raw=b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\n{"),
+        Reply(status=401, headers={"Content-Encoding": "gzip"}, body=b"no gzip"),
+        Reply(status=401, body=b"x" * (MAX_REPLY_BYTES + 1)),
+    ],
+    ids=["truncated", "wrongly encoded", "too long"],
+)
+def test_a_refusal_whose_text_cannot_be_read_is_still_a_refusal(dis: DISEmulator, fault: Reply) -> None:
+    dis.play(fault)
+    with DISClient(**dis.client_options()) as client:
+        with pytest.raises(ServiceError) as raised:
+            client.put_records(STREAM, [ENTRY])
+        client.put_records(STREAM, [ENTRY])
+
+    assert raised.value.status == 401
+    assert dis.record_count(STREAM) == 1

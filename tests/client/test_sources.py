@@ -1,10 +1,14 @@
 """Keys that are not simply options: objects, profile files, a server's metadata; and what is made of a refusal."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +291,24 @@ def test_a_clock_that_cannot_be_corrected_costs_one_request(dis: DISEmulator, da
         put_one(dis, credentials=lambda: Credentials(dis.ak, dis.sk))
 
     assert len(dis.requests) == 1
+
+
+def test_credentials_of_huaweis_own_package_are_accepted(dis: DISEmulator, tmp_path: Path) -> None:
+    """In a process of its own: importing huaweicloudsdkcore writes a file into the home directory."""
+    if find_spec("huaweicloudsdkcore") is None:
+        pytest.skip("comes with huaweicloudsdkdis")
+    program = """
+import json, sys
+from huaweicloudsdkcore.auth.credentials import BasicCredentials
+from dis_logging import DISClient, PutRecordsRequestEntry
+options = json.loads(sys.argv[1])
+keys = BasicCredentials(options.pop("ak"), options.pop("sk"), options["project_id"])
+with DISClient(**options, credentials=keys) as client:
+    client.put_records("app-logs", [PutRecordsRequestEntry(data=b"x")])
+"""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", program, json.dumps(dis.client_options())], env=environment, check=True, timeout=60
+    )
+
+    assert dis.record_count(STREAM) == 1

@@ -145,6 +145,35 @@ def test_logging_shutdown_is_bounded_with_twenty_handlers_whose_service_hangs(
     assert ended.reported == _everything()
 
 
+def test_flushing_again_and_again_does_not_use_up_the_time_for_the_end(dis: DISEmulator, programs: Programs) -> None:
+    """Only closings that follow one another share *shutdown_timeout*."""
+    with dis.rule(Hang(0.02)):
+        ended = programs.run(
+            """
+            import threading
+            from application import make_handler, make_logger
+            logger = make_logger("app", handler := make_handler())
+            flushed = []
+            for number in range(40):
+                logger.info("record %d", number)
+                flushed.append(handler.flush())
+            logger.info("record 40")
+            threads = [threading.Thread(target=lambda: flushed.append(handler.flush())) for _ in range(40)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert all(flushed)
+            logger.info("record 41")
+            """,
+            shutdown_timeout=0.5,
+        )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 42)
+    assert not ended.reported
+
+
 def _pending(dis: DISEmulator) -> int:
     return sum(request.status is None for request in dis.requests)
 

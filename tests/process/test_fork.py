@@ -144,28 +144,28 @@ def test_a_fork_in_the_middle_of_another_threads_first_record(programs: Programs
     ended = programs.run(
         WAIT_FOR
         + """
-    import os, sys, threading
+    import os, threading
     from application import make_handler, make_logger
-    sys.setswitchinterval(1e-6)
-    for number in range(60):
-        logger = make_logger(f"app.{number}", handler := make_handler())
-        ready = threading.Barrier(2)
-        def first():
-            ready.wait()
-            logger.info("parent %d", number)
-        thread = threading.Thread(target=first)
-        thread.start()
-        ready.wait()
-        child = os.fork()
-        if not child:
-            logger.info("child %d", number)
-            os._exit(not handler.flush())
-        wait_for([child])
-        thread.join()
-        handler.close()
+    logger = make_logger("app", handler := make_handler())
+    in_the_middle, forked = threading.Event(), threading.Event()
+    def stop_in_the_middle(frame, *_):
+        if frame.f_code.co_name == "_start_up":
+            in_the_middle.set()
+            forked.wait()
+    threading.settrace(stop_in_the_middle)
+    thread = threading.Thread(target=logger.info, args=("parent 0",))
+    thread.start()
+    in_the_middle.wait()
+    child = os.fork()
+    if not child:
+        logger.info("child 0")
+        os._exit(not handler.flush())
+    forked.set()
+    wait_for([child])
+    thread.join()
         """,
         flush_interval=60,
     )
 
     assert (ended.returncode, ended.errors) == (0, "")
-    assert ended.delivered == numbered("parent", 60) + numbered("child", 60)
+    assert ended.delivered == numbered("parent", 1) + numbered("child", 1)

@@ -36,8 +36,9 @@ def test_records_from_a_timer_signal_and_from_destructors_are_all_accounted_for(
         signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
         end = time.monotonic() + 2
         while time.monotonic() < end:
-            Dying()
-            log("main")
+            if counts["main"] < 30_000:
+                Dying()
+                log("main")
             if not counts["main"] % 50:
                 handler.flush(0.01)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -77,6 +78,27 @@ def test_the_first_record_may_come_from_a_signal_handler(programs: Programs) -> 
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("record", 1)
+
+
+def test_a_signal_handler_may_log_while_the_thread_is_being_started(programs: Programs) -> None:
+    ended = programs.run(
+        """
+        import signal, threading
+        from application import make_handler, make_logger
+        logger = make_logger("app", handler := make_handler())
+        signal.signal(signal.SIGALRM, lambda *_: logger.info("record 1"))
+        start = threading.Thread.start
+        def start_interrupted(thread):
+            signal.raise_signal(signal.SIGALRM)
+            start(thread)
+        threading.Thread.start = start_interrupted
+        logger.info("record 0")
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 2)
 
 
 def test_a_signal_handler_may_log_while_the_fallback_is_being_written(dis: DISEmulator, programs: Programs) -> None:
