@@ -71,7 +71,8 @@ class DISHandler(logging.Handler):
         flush_interval: longest wait of a record for company; 0 sends at once. Default 1.0.
         flush_level: a record this severe is sent at once, with all that waits. Default ``ERROR``.
         max_buffer_records: what may wait, in flight included; default 100,000.
-        max_buffer_bytes: likewise; default 32 MiB.
+        max_buffer_bytes: likewise; default 32 MiB. It also bounds the memory that many short records take: at most one record
+            for each 100 of these bytes, and 32,768 more, wait at once.
         overflow: who gives way when the buffer is full: ``"fallback"`` (default), ``"drop_newest"``, ``"drop_oldest"`` or
             ``"block"``, see `OverflowPolicy`.
         block_timeout: with ``"block"``, the longest wait of one caller; then the record goes to the fallback. Default 5.0.
@@ -234,9 +235,10 @@ class DISHandler(logging.Handler):
         name, levelno = record.name, record.levelno
         if name.__class__ is not str or levelno.__class__ is not int:
             # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
-            name, levelno = str(name), levelno if isinstance(levelno, int) else logging.NOTSET
+            name, levelno = str(name), int(levelno) if isinstance(levelno, int | float) else logging.NOTSET
         if "dis_trail" in attributes:
-            trail += attributes["dis_trail"]
+            passed = attributes["dis_trail"]
+            trail += passed if isinstance(passed, tuple) else ()
         entry: Entry = _new_entry(
             Entry,
             (

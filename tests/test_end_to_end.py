@@ -3,12 +3,13 @@
 import logging
 import threading
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
 from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
-from dis_logging.emulator.faults import Hang, Refuse
+from dis_logging.emulator.faults import Hang, Refuse, RefuseEntries
 from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
 
 
@@ -173,3 +174,55 @@ def test_the_handlers_level_counts(dis: DISEmulator, logger: logging.Logger, lev
 
     assert [record.text for record in dis.records(STREAM)] == ["high enough"]
     assert handler.stats().emitted == 1
+
+
+def test_a_buffer_smaller_than_a_batch_is_sent_before_it_is_full(
+    dis: DISEmulator, logger: logging.Logger, fallback: RememberingHandler
+) -> None:
+    options: dict[str, Any] = {"flush_interval": 3600, "max_buffer_records": 10, "fallback": fallback}
+    handler = DISHandler(**dis.handler_options(STREAM), **options)
+    logger.addHandler(handler)
+    for number in range(30):
+        logger.info("record %d", number)
+        assert dis.wait_for(lambda _: handler.stats().buffered < 5)
+
+    assert_accounts_balance(handler, dis, fallback, [f"record {number}" for number in range(30)])
+    assert not fallback.records
+
+
+def test_another_handlers_fallback_may_close_a_handler(dis: DISEmulator, logger: logging.Logger) -> None:
+    healthy = DISHandler(**dis.handler_options(STREAM), flush_interval=3600)
+    logger.addHandler(healthy)
+    for number in range(20):
+        logger.info("record %d", number)
+    closed = threading.Event()
+
+    class Closing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            healthy.close()
+            closed.set()
+
+    failing = DISHandler(**dis.handler_options(STREAM), fallback=Closing(), flush_interval=0)
+    with dis.rule(RefuseEntries("DIS.4302", where=lambda entry: b"poison" in entry.data)):
+        failing.handle(logging.makeLogRecord({"name": "other", "levelno": logging.INFO, "msg": "poison"}))
+        assert closed.wait(20)
+    failing.close()
+
+    assert healthy.stats().buffered == 0
+    assert healthy.stats().delivered == 20
+
+
+def test_a_service_that_wants_peace_for_long_holds_up_no_verdict(
+    dis: DISEmulator, logger: logging.Logger, fallback: RememberingHandler
+) -> None:
+    """One key waits for its retry while the service refuses everything for longer than *delivery_timeout*."""
+    options: dict[str, Any] = {"flush_interval": 0, "delivery_timeout": 1.5, "backoff_initial": 1, "backoff_max": 1}
+    handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, **options)
+    logger.addHandler(handler)
+    dis.play(RefuseEntries("DIS.4303"), Refuse(503, headers={"Retry-After": "600"}))
+    logger.info("throttled")
+    assert dis.wait_for(lambda dis: len(dis.requests) == 1)
+    logger.getChild("other").info("refused")
+
+    assert dis.wait_for(lambda _: handler.stats().buffered == 0, timeout=30)
+    assert_accounts_balance(handler, dis, fallback, ["throttled", "refused"])

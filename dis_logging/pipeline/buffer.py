@@ -160,6 +160,9 @@ class Buffer:
 
     def _make_room(self, entry: Entry, size: int, may_block: bool) -> bool:
         """Returns whether *entry* fits after all; if not, its fate is decided here."""
+        if not self.urgent:  # a buffer that is smaller than a batch would fill up and wait for company
+            self.urgent = True
+            self._wake()
         if self._policy is OverflowPolicy.DROP_OLDEST and size <= self._max_bytes:
             while not self._fits(size):
                 if not self._drop_oldest():
@@ -209,7 +212,6 @@ class Buffer:
 
     def _wait_for_room(self, size: int) -> bool:
         deadline = time.monotonic() + self._block_timeout
-        self._wake()
         with self._ledger.bell() as bell:
             while not self._fits(size):
                 remaining = deadline - time.monotonic()

@@ -21,6 +21,7 @@ from dis_logging.pipeline.entry import Entry, Failure, FailureReason
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.retry import (
     MAX_LONE_REFUSALS,
+    MAX_RETRY_AFTER,
     Reaction,
     RetryPolicy,
     RetryState,
@@ -59,13 +60,14 @@ class _Batch:
     Starts with one part; a refusal of the whole request splits it.
     """
 
-    __slots__ = ("abandoned", "is_sending", "keys", "not_before", "parts", "retry")
+    __slots__ = ("abandoned", "error", "is_sending", "keys", "not_before", "parts", "retry")
 
     def __init__(self, entries: list[Entry], retry: RetryState) -> None:
         self.parts = deque([_Part(entries)])
         self.keys = {entry.partition_key for entry in entries}
         self.retry = retry
         self.not_before = 0.0
+        self.error: DeliveryError | None = None  # what the next attempt is for
         self.is_sending = False
         self.abandoned = False
 
@@ -86,6 +88,7 @@ class Delivery:
         fail: takes the failures; returns at once.
         policy: the retry rules.
         limits: of one batch.
+        enough: what is due at once, without waiting for company; at most a batch.
         flush_interval: seconds that an entry waits for company at most.
         max_in_flight: requests at once.
     """
@@ -100,6 +103,7 @@ class Delivery:
         fail: Callable[[Failure], None],
         policy: RetryPolicy,
         limits: BatchLimits,
+        enough: BatchLimits,
         flush_interval: float,
         max_in_flight: int = 1,
     ) -> None:
@@ -110,6 +114,7 @@ class Delivery:
         self._fail = fail
         self._policy = policy
         self._limits = limits
+        self._enough = enough
         self._flush_interval = flush_interval
         self._max_in_flight = max_in_flight
         self._lock = RLock()
@@ -142,7 +147,14 @@ class Delivery:
         batch = self._claim()
         if batch is None:
             return False
-        self._attempt(batch, deadline)
+        try:
+            self._attempt(batch, deadline)
+        except BaseException:  # Ctrl-C in the thread that flushes
+            with self._lock:
+                if batch.is_sending:
+                    batch.parts[0].outcome_unknown = True
+                    self._stop_sending(batch)
+            raise
         return True
 
     def demand(self) -> None:
@@ -189,6 +201,7 @@ class Delivery:
     def _claim(self) -> _Batch | None:
         now = time.monotonic()
         with self._lock:
+            self._fail_overdue(now)
             if self._circuit.blocks(now):
                 self._fail_all_due(now)
                 return None
@@ -201,6 +214,13 @@ class Delivery:
                 if self._circuit.is_open:
                     self._circuit.postpone_probe()  # this batch is the probe; meanwhile the rest goes to the fallback
             return batch
+
+    def _fail_overdue(self, now: float) -> None:
+        """Gives up what the gate, or another batch, has kept from its next attempt for too long."""
+        for batch in [batch for batch in self._batches if not batch.is_sending and batch.retry.deadline <= now]:
+            error = batch.error or UnknownOutcomeError("not sent in time", timed_out=True)
+            self._fail_batch(batch, failure_code(error), failure_message(error))
+            self._release(batch)
 
     def _next_retry(self, now: float) -> _Batch | None:
         return next((batch for batch in self._batches if not batch.is_sending and batch.not_before <= now), None)
@@ -232,8 +252,8 @@ class Delivery:
         return (
             self._demands > 0
             or self._buffer.urgent
-            or count >= self._limits.max_records
-            or size >= self._limits.max_bytes
+            or count >= self._enough.max_records
+            or size >= self._enough.max_bytes
             or now >= self._linger_until
         )
 
@@ -244,9 +264,13 @@ class Delivery:
             # and is seen by the second.
             self._buffer.wake_at(1, 1)
             now = time.monotonic()
-            moments = [max(batch.not_before, self._gate_until) for batch in self._batches if not batch.is_sending]
+            moments = [
+                min(max(batch.not_before, self._gate_until), batch.retry.deadline)
+                for batch in self._batches
+                if not batch.is_sending
+            ]
             if self._buffer.waiting()[0]:
-                self._buffer.wake_at(self._limits.max_records, self._limits.max_bytes)
+                self._buffer.wake_at(self._enough.max_records, self._enough.max_bytes)
                 moments.append(max(now if self._is_due(now) else self._linger_until or now, self._gate_until))
                 if now < self._gate_until:
                     self._buffer.wake_never()
@@ -274,11 +298,6 @@ class Delivery:
             error = failure
         except Exception as failure:  # a defect must cost a retry, not a batch
             error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")
-        except BaseException:  # Ctrl-C in the thread that flushes
-            with self._lock:
-                part.outcome_unknown = True
-                self._stop_sending(batch)
-            raise
         with self._lock:
             self._stop_sending(batch)
             if batch.abandoned:
@@ -359,9 +378,10 @@ class Delivery:
     def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False) -> float:
         """Sets *batch* aside until its next attempt, or gives it up; returns how long the service wants peace."""
         wait = batch.retry.next_wait(error, progress=progress)
+        batch.error = error
         if wait is None:
             self._fail_batch(batch, failure_code(error), failure_message(error))
-            return getattr(error, "retry_after", None) or 0.0
+            return min(getattr(error, "retry_after", None) or 0.0, MAX_RETRY_AFTER)
         batch.not_before = time.monotonic() + wait
         return wait
 

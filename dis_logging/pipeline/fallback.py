@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
+import select
 import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from dis_logging import options
 from dis_logging.errors import ConfigurationError
@@ -87,15 +89,15 @@ class Fallback:
         pending = _Pending(failure, in_backlog=False)
         self.resolve()
         lock = getattr(self._handler, "lock", None)
-        if lock is None:
-            self._hand_over(pending)
-        elif lock.acquire(timeout=0 if self._is_stuck() else _PATIENCE):
+        if self._handler is not None and not self._is_stuck() and (lock is None or lock.acquire(timeout=_PATIENCE)):
             try:
                 self._hand_over(pending)
             finally:
-                lock.release()
+                if lock is not None:
+                    lock.release()
         else:
-            self._last_resort(failure, "the fallback is busy")
+            patience = 0.0 if self._is_stuck() else _PATIENCE
+            self._last_resort(failure, "" if self._handler is None else "the fallback is busy", patience)
             self._settle(pending)
 
     def drain(self, deadline: float) -> None:
@@ -111,11 +113,11 @@ class Fallback:
                 self._step()
         stuck = self._current
         if stuck is not None:
-            self._last_resort(stuck.failure, "the fallback did not take it in time")
+            self._last_resort(stuck.failure, "the fallback did not take it in time", patience=0.0)
             self._settle(stuck)
         while self._queue:
             pending = self._queue.popleft()
-            self._last_resort(pending.failure, "the fallback did not take it in time")
+            self._last_resort(pending.failure, "the fallback did not take it in time", patience=0.0)
             self._settle(pending)
 
     def _is_stuck(self) -> bool:
@@ -124,6 +126,11 @@ class Fallback:
     def stop(self) -> None:
         """Ends the thread after its current failure."""
         self._worker.stop()
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller is the thread that hands over."""
+        return self._worker.is_current_thread
 
     @property
     def has_thread(self) -> bool:
@@ -180,10 +187,11 @@ class Fallback:
             self._overflow_bytes -= size
         self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
 
-    def _last_resort(self, failure: Failure, why: str = "") -> None:
+    def _last_resort(self, failure: Failure, why: str = "", patience: float | None = None) -> None:
+        """Writes a line on stderr; with *patience*, only if stderr takes it within so many seconds."""
         line = _stderr_line(failure, why)
         try:
-            if sys.stderr is not None:
+            if sys.stderr is not None and (patience is None or _takes_more(sys.stderr, patience)):
                 sys.stderr.write(line)
         except Exception:  # noqa: S110 - stderr is closed, or was interrupted while writing: nobody is left to tell
             pass
@@ -200,15 +208,25 @@ class _Pending:
         self.settled = False
 
 
+def _takes_more(stream: TextIO, patience: float) -> bool:
+    """Returns whether *stream* can be written to without waiting for whoever should read it: a full pipe cannot."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # not a file of the system, such as a test's
+        return True
+    return bool(select.select([], [descriptor], [], patience)[1])
+
+
 def failed_record(failure: Failure, stream_name: str, handler_id: int) -> logging.LogRecord:
     """Returns the record that a fallback gets: the original's origin, the formatted text, and the reason."""
     entry = failure.entry
     record = logging.LogRecord(
         entry.name, entry.levelno, entry.pathname, entry.lineno, _text(entry), None, None, entry.function
     )
-    record.relativeCreated += (entry.created - record.created) * 1000
-    record.created = entry.created
-    record.msecs = int((entry.created - int(entry.created)) * 1000) + 0.0  # whole, as logging makes them
+    if isinstance(entry.created, int | float) and math.isfinite(entry.created):  # makeLogRecord takes anything
+        record.relativeCreated += (entry.created - record.created) * 1000
+        record.created = entry.created
+        record.msecs = int((entry.created - int(entry.created)) * 1000) + 0.0  # whole, as logging makes them
     record.threadName = entry.thread_name
     record.thread = None
     record.dis_error_code = failure.code

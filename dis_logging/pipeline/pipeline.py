@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Protocol
 
-from dis_logging.pipeline import lifecycle
+from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.delivery import Delivery, Sender
 from dis_logging.pipeline.entry import Entry, Epoch, Failure, FailureReason
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
-from dis_logging.pipeline.reentry import is_delivering
 from dis_logging.pipeline.retry import RetryPolicy
 from dis_logging.pipeline.stats import HandlerStats, Ledger
 from dis_logging.pipeline.worker import Worker
@@ -25,6 +26,9 @@ from dis_logging.pipeline.worker import Worker
 # flushing thread holds logging's module lock (dictConfig) and the HTTP library's loggers have cold level caches.
 _PATIENCE = 0.05
 _RETIREMENT_POLL = 0.5
+# An entry takes about so much beside its payload, and may take it from this much beside the buffer's bytes.
+_ENTRY_BYTES = 256
+_SPARE_BYTES = 8 * 1024 * 1024
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.3
 
@@ -74,6 +78,7 @@ class Pipeline:
 
     def _set_up(self) -> None:
         options = self._options
+        self._pid = os.getpid()
         #: Where a new entry gets its epoch; a plain attribute, as every logging call reads it.
         self.ledger = Ledger()
         self._started = False
@@ -82,7 +87,10 @@ class Pipeline:
         self._fallback.reset_after_fork(self.ledger)
         self._buffer = Buffer(
             self.ledger,
-            max_records=options.max_buffer_records,
+            # Short records take more memory than their payload says; this keeps them within what is promised.
+            max_records=min(
+                options.max_buffer_records, (options.max_buffer_bytes * 5 // 2 + _SPARE_BYTES) // _ENTRY_BYTES
+            ),
             max_bytes=options.max_buffer_bytes,
             policy=options.overflow,
             block_timeout=options.block_timeout,
@@ -100,6 +108,11 @@ class Pipeline:
             fail=self._fallback.put,
             policy=options.policy,
             limits=options.limits,
+            # A buffer that is smaller than two batches must not fill up while it waits for a whole one.
+            enough=BatchLimits(
+                min(options.limits.max_records, max(1, options.max_buffer_records // 2)),
+                min(options.limits.max_bytes, max(1, options.max_buffer_bytes // 2)),
+            ),
             flush_interval=options.flush_interval,
         )
 
@@ -130,11 +143,19 @@ class Pipeline:
         )
 
     def _wake(self) -> None:
-        if self._closed:
+        if self._pid != os.getpid():
+            self._start_over_in_hook()
+        elif self._closed:
             self._take_late_entries()
-            return
-        self._start_up()
-        self._worker.wake()
+        else:
+            self._start_up()
+            self._worker.wake()
+
+    def _start_over_in_hook(self) -> None:
+        """In a child, before `reset_after_fork`: a fork hook that was registered before this package's has logged."""
+        latest = self._buffer.queue.pop()
+        self.reset_after_fork()
+        self.put(latest._replace(epoch=self.ledger.epoch))
 
     def _start_up(self) -> None:
         if not self._started:
@@ -162,7 +183,7 @@ class Pipeline:
 
         From a thread that delivers (a fallback that flushes) it returns False at once, since it would wait for itself.
         """
-        if is_delivering():
+        if self._would_wait_for_itself():
             return False
         return self._finish(self.ledger.next_epoch(), deadline, self._wake)
 
@@ -187,6 +208,13 @@ class Pipeline:
         finally:
             self._delivery.release()
         return True
+
+    def _would_wait_for_itself(self) -> bool:
+        """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
+        if self._worker.is_current_thread or self._fallback.is_current_thread:
+            return True
+        state = reentry.inside.get(get_ident())
+        return state is not None and id(self._fallback) in state.trail
 
     def _help(self, deadline: float) -> bool:
         """Does in the calling thread what the worker does not get to; returns whether there was anything."""
@@ -230,20 +258,20 @@ class Pipeline:
         """Takes no more, and sees to what other threads emitted since the flush: reported in flight, it would be doubled."""
         self._closed = True
         self._buffer.wake_always()
-        if is_delivering():
+        if self._would_wait_for_itself():
             return
         self._finish(self.ledger.next_epoch(), deadline, self._worker.wake)
 
     def _give_up_rest(self, deadline: float) -> None:
         message = "the handler was closed before it could be sent"
         with self.ledger.bell() as bell:
-            while not is_delivering() and (remaining := deadline - time.monotonic()) > 0:
+            while not self._would_wait_for_itself() and (remaining := deadline - time.monotonic()) > 0:
                 if not self._delivery.abandon(message, in_flight=False):
                     break
                 bell.wait(min(_PATIENCE, remaining))
             else:
                 self._delivery.abandon(message)
-        if not is_delivering():
+        if not self._would_wait_for_itself():
             self._fallback.drain(deadline + _HANDOVER_TIME)
 
     def retire(self) -> None:
@@ -254,7 +282,7 @@ class Pipeline:
 
     def _take_late_entries(self) -> None:
         """Deals with entries that came after `close`: sends them if the process is ending, else reports them."""
-        if lifecycle.is_exiting() and not sys.is_finalizing() and not is_delivering():
+        if lifecycle.is_exiting() and not sys.is_finalizing() and not self._would_wait_for_itself():
             deadline = lifecycle.budget.deadline(self.shutdown_timeout)
             started = time.monotonic()
             self._settle(deadline, _nobody)
@@ -269,6 +297,10 @@ class Pipeline:
 
     def reset_after_fork(self) -> None:
         """Starts over in a child process: nothing buffered, nothing counted, no thread, its own locks."""
+        if self._pid == os.getpid():
+            if self._started:
+                lifecycle.register(self)
+            return
         self._worker.reset_after_fork()
         self._set_up()
 

@@ -165,7 +165,8 @@ class Bell:
 
     def ring(self) -> None:
         """Wakes the waiting thread, or spares the next one its wait."""
-        self._queue.put(None)
+        if self._queue.empty():  # one ring is enough to wake, and nobody may be there to take them away
+            self._queue.put(None)
 
     def wait(self, timeout: float | None) -> None:
         """Waits until somebody rings, at most *timeout* seconds (None: without limit)."""

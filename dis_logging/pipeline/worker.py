@@ -89,8 +89,10 @@ class Worker:
                 self._bell.wait(_PAUSE_AFTER_ERROR)
 
     def _loop(self) -> None:
-        while not self._stopping:
+        while True:
             self._rung = False
             wait = self._step()
+            if self._stopping:  # only now: what was there when it was told to stop is still done
+                return
             if wait is None or wait > 0:
                 self._bell.wait(wait)
