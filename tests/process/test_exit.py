@@ -1,12 +1,15 @@
 """However a process ends, its records are delivered or reported, and it ends in time."""
 
+import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
 from dis_logging.emulator import DISEmulator
-from dis_logging.emulator.faults import Hang, Refuse
+from dis_logging.emulator.faults import Hang, Refuse, RefuseEntries
 from tests.process.programs import STREAM, Program, Programs, numbered
 
 ENDINGS = {
@@ -337,3 +340,37 @@ def test_close_from_two_threads_while_others_emit_loses_nothing(programs: Progra
         for number in range(4)
         for count in range(35)
     )
+
+
+def test_a_full_stderr_pipe_that_nobody_reads_holds_up_neither_callers_nor_the_end(dis: DISEmulator) -> None:
+    """The default fallback writes to stderr, and DIS refuses everything."""
+    program = """
+import json, logging, sys, time
+from dis_logging import DISHandler
+handler = DISHandler(**json.loads(sys.argv[1]), shutdown_timeout=1, max_buffer_records=5000)
+logger = logging.getLogger("app")
+logger.setLevel("INFO")
+logger.addHandler(handler)
+started = time.monotonic()
+for number in range(3000):
+    logger.info("record %d", number)
+emitted = time.monotonic()
+handler.close()
+closed = time.monotonic()
+stats = handler.stats()
+print(json.dumps([emitted - started, closed - emitted, stats.failed, stats.buffered]), flush=True)
+"""
+    options = json.dumps(dis.handler_options(STREAM))
+    with (
+        dis.rule(RefuseEntries("DIS.4302")),
+        subprocess.Popen(
+            [sys.executable, "-c", program, options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as application,
+    ):
+        assert application.stdout is not None
+        emitting, closing, failed, buffered = json.loads(application.stdout.readline())
+        application.kill()
+
+    assert (failed, buffered) == (3000, 0)
+    assert emitting < 10
+    assert closing < 10

@@ -169,3 +169,27 @@ def test_a_fork_in_the_middle_of_another_threads_first_record(programs: Programs
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("parent", 1) + numbered("child", 1)
+
+
+def test_a_fork_hook_registered_before_ours_may_log_and_sends_nothing_of_the_parents(programs: Programs) -> None:
+    """Such a hook runs before the child has started over, with the parent's records still in the buffer."""
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import logging, os, sys
+    os.register_at_fork(after_in_child=lambda: logging.getLogger("app").error("hook %d", number))
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    for number in range(10):
+        logger.info("parent %d", number)
+        child = os.fork()
+        if not child:
+            sys.exit(0)
+        wait_for([child])
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 10) + numbered("hook", 10)
+    assert not ended.reported
