@@ -17,7 +17,7 @@ import pytest
 
 import dis_logging
 from dis_logging import ConfigurationError, DISError, DISHandler, HandlerStats
-from dis_logging.cli import _EXIT_CODES
+from dis_logging.commands.exits import EPILOG
 from dis_logging.emulator import DISEmulator, faults
 from dis_logging.emulator.messages import message_of
 from dis_logging.pipeline.entry import FailureReason
@@ -262,7 +262,7 @@ def test_exceptions_are_those_of_the_package() -> None:
 def test_exit_codes_are_those_of_the_command_line() -> None:
     told = dict(rows("It is coloured on a terminal, unless `NO_COLOR` is set."))
 
-    assert told == dict(re.findall(r"^  (\d+) +(.+)$", _EXIT_CODES, re.MULTILINE))
+    assert told == dict(re.findall(r"^  (\d+) +(.+)$", EPILOG, re.MULTILINE))
 
 
 def test_faults_are_those_of_the_emulator() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dis_logging import HandlerStats, __version__
 from dis_logging.cli import main
-from dis_logging.demo import _Books, _Note
+from dis_logging.commands.demo import _Books, _Note
 
 SCRIPT = Path(sys.executable).with_name("dis-logging")
 MODULE = (sys.executable, "-W", "error", "-m", "dis_logging")
@@ -246,4 +246,10 @@ def test_importing_the_package_imports_no_emulator() -> None:
     modules = set(run("-c", program, command=[sys.executable]).stdout.split())
 
     assert "dis_logging.handler" in modules
-    assert not modules & {"dis_logging.emulator", "dis_logging.demo", "dis_logging.cli", "argparse", "http.server"}
+    assert not modules & {
+        "dis_logging.emulator",
+        "dis_logging.commands.demo",
+        "dis_logging.cli",
+        "argparse",
+        "http.server",
+    }

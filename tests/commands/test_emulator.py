@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 
 from dis_logging import DISClient, DISHandler, PutRecordsRequestEntry
-from dis_logging.emulator import DISEmulator, command
+from dis_logging.commands import emulator
+from dis_logging.emulator import DISEmulator
 
 # The command by itself, because how it is reached is the command line's business.
 PROGRAM = """
 import argparse, sys
-from dis_logging.emulator import command
+from dis_logging.commands import emulator
 parser = argparse.ArgumentParser("dis-logging emulator")
-command.add_arguments(parser)
-sys.exit(command.run(parser.parse_args()))
+emulator.add_arguments(parser)
+sys.exit(emulator.run(parser.parse_args()))
 """
 
 Start = Callable[..., "Running"]
@@ -200,7 +201,7 @@ def test_streams_that_do_not_fit_the_file_are_wrong_usage(tmp_path: Path, capsys
     file = str(tmp_path / "dis.sqlite")
     DISEmulator({"app-logs": 3}, file=file)
 
-    code = command.run(parse("--file", file, "--stream", "app-logs:2"))
+    code = emulator.run(parse("--file", file, "--stream", "app-logs:2"))
 
     assert code == 2
     assert "stream 'app-logs' has 3 partitions in the file, not 2" in capsys.readouterr().err
@@ -208,10 +209,10 @@ def test_streams_that_do_not_fit_the_file_are_wrong_usage(tmp_path: Path, capsys
 
 def test_taken_port_is_an_error() -> None:
     with DISEmulator() as other, pytest.raises(OSError, match="in use"):
-        command.run(parse("--port", str(other.port)))
+        emulator.run(parse("--port", str(other.port)))
 
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    emulator.add_arguments(parser)
     return parser.parse_args(arguments)

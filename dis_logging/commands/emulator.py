@@ -16,18 +16,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dis_logging.client import wire
+from dis_logging.commands.exits import DONE, EPILOG, WRONG_USAGE
 from dis_logging.emulator.emulator import DISEmulator
 
-_DONE = 0
-_WRONG_USAGE = 2
 _DEFAULT_STREAM = ("app-logs", 1)
 _MOST_PARTITIONS = 1000
 
-EPILOG = """\
+_EXAMPLES = """\
 examples:
   dis-logging emulator
   dis-logging emulator --port 8080 --stream app-logs:3 --stream audit --file dis.sqlite
 """
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``emulator`` to the *commands* of the command line."""
+    parser = commands.add_parser(
+        "emulator",
+        help="run a local DIS by hand, and print the settings to copy",
+        description="Runs a local DIS on loopback until Ctrl-C or SIGTERM, and prints the settings for programs that shall\n"
+        "use it, as environment variables and as a LOGGING snippet.",
+        epilog=f"{_EXAMPLES}\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             emulator.create_stream(*_DEFAULT_STREAM)
     except ValueError as error:
         sys.stderr.write(f"dis-logging emulator: {error}\n")
-        return _WRONG_USAGE
+        return WRONG_USAGE
     try:
         with _terminable(), emulator:
             sys.stderr.write(f"{_state(emulator)}. Ctrl-C ends it.\n")
@@ -81,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
                 time.sleep(3600)
     except KeyboardInterrupt:
         sys.stderr.write(f"{_balance(emulator)}\n")
-        return _DONE
+        return DONE
 
 
 @contextmanager

@@ -6,8 +6,10 @@ Everything shown is read back: from the shop's own notes, the emulator's ledger,
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TextIO
 
+from dis_logging.commands.exits import EPILOG
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Refuse, RefuseEntries
 from dis_logging.emulator.journal import ReceivedRequest
@@ -28,6 +31,19 @@ _PARTITIONS = 3
 _WIDTH = 79
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _TIMEOUT = 10.0
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``demo`` to the *commands* of the command line."""
+    parser = commands.add_parser(
+        "demo",
+        help="watch records on their way, without an account or a network",
+        description="Starts a local DIS on loopback, lets a small application log to it, and shows where each record\n"
+        "went, what was sent again, and what the fallback received.",
+        epilog=f"example:\n  dis-logging demo\n\nSet NO_COLOR to get no colours on a terminal.\n\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=lambda _: run_demo(sys.stdout, sys.stderr))
 
 
 def run_demo(output: TextIO, diagnosis: TextIO) -> int:
