@@ -15,7 +15,7 @@ from dis_logging.client.client import DISClient
 from dis_logging.client.compression import Compression
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.target import check_stream_name
-from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS, is_hash_key, is_partition_id
+from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS, Routing, is_hash_key, is_partition_id
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
 from dis_logging.pipeline.batching import BatchLimits
@@ -24,7 +24,7 @@ from dis_logging.pipeline.entry import Entry, FailureReason
 from dis_logging.pipeline.fallback import find_fallback
 from dis_logging.pipeline.lifecycle import budget, is_logging_shutting_down
 from dis_logging.pipeline.pipeline import Pipeline, PipelineOptions
-from dis_logging.pipeline.reentry import FORMATTING, Inside, inside
+from dis_logging.pipeline.reentry import FORMATTING, inside
 from dis_logging.pipeline.retry import RetryPolicy
 from dis_logging.pipeline.stats import HandlerStats
 
@@ -33,7 +33,6 @@ _BY_LOGGER_NAME = "%(name)s"
 # A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
 # without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
 _MAX_FORMATTING_DEPTH = 2
-_new_entry = tuple.__new__
 
 #: What names a text of each record: a %-style template over its attributes, or a callable.
 RecordText = str | Callable[[logging.LogRecord], Any]
@@ -151,6 +150,7 @@ class DISHandler(logging.Handler):
         self._partition_key = None if partition_key == _BY_LOGGER_NAME else _check_text("partition_key", partition_key)
         self._explicit_hash_key = _check_text("explicit_hash_key", explicit_hash_key, is_hash_key)
         self._partition_id = _check_text("partition_id", partition_id, is_partition_id)
+        self._by_name = self._partition_key is self._explicit_hash_key is self._partition_id is None
         pipeline_options = PipelineOptions(
             stream_name=self._stream_name,
             limits=BatchLimits(
@@ -184,20 +184,22 @@ class DISHandler(logging.Handler):
         here needs it.
         """
         ident = get_ident()
-        state = inside.get(ident)
-        if state is not None:
-            return self._handle_nested(record, ident, state)
+        if ident in inside:
+            return self._handle_nested(record, ident)
         inside[ident] = FORMATTING
         try:
-            passed = self.filter(record) if self.filters else record
+            if not self.filters:
+                self._accept(record)
+                return record
+            passed = self.filter(record)
             if passed:
                 self._accept(passed if isinstance(passed, logging.LogRecord) else record)
+            return passed
         except Exception:
             self.handleError(record)
             return True
         finally:
             inside.pop(ident, None)
-        return passed
 
     def emit(self, record: logging.LogRecord) -> None:
         """Formats *record* and puts it into the buffer; raises nothing."""
@@ -206,8 +208,9 @@ class DISHandler(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def _handle_nested(self, record: logging.LogRecord, ident: int, state: Inside) -> bool | logging.LogRecord:
+    def _handle_nested(self, record: logging.LogRecord, ident: int) -> bool | logging.LogRecord:
         """Handles a record that came up while its thread was busy with another one, or with delivering."""
+        state = inside[ident]
         if state.refuses(record.name):
             return False
         inside[ident] = state._replace(depth=state.depth + 1)
@@ -216,7 +219,7 @@ class DISHandler(logging.Handler):
             passed = self.filter(record) if self.filters and not plain else record
             if passed:
                 accepted = passed if isinstance(passed, logging.LogRecord) else record
-                self._accept(accepted, plain=plain, trail=state.trail, may_block=not state.delivering)
+                self._accept(accepted, plain, state.trail, not state.delivering)
         except Exception:
             self.handleError(record)
             return True
@@ -225,45 +228,10 @@ class DISHandler(logging.Handler):
         return passed
 
     def _accept(
-        self, record: logging.LogRecord, *, plain: bool = False, trail: tuple[int, ...] = (), may_block: bool = True
+        self, record: logging.LogRecord, plain: bool = False, trail: tuple[int, ...] = (), may_block: bool = True
     ) -> None:
-        data = self._encode(record, plain)
-        pipeline = self._pipeline
-        key = self._partition_key
-        hash_key, partition = (None, None) if plain else (self._explicit_hash_key, self._partition_id)
-        attributes = record.__dict__
-        name, levelno = record.name, record.levelno
-        if name.__class__ is not str or levelno.__class__ is not int:
-            # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
-            name, levelno = str(name), int(levelno) if isinstance(levelno, int | float) else logging.NOTSET
-        if "dis_trail" in attributes:
-            passed = attributes["dis_trail"]
-            trail += passed if isinstance(passed, tuple) else ()
-        entry: Entry = _new_entry(
-            Entry,
-            (
-                data,
-                name if key is None or plain else self._key_of(record, key),
-                pipeline.ledger.epoch,
-                name,
-                levelno,
-                record.created,
-                record.pathname,
-                record.lineno,
-                record.funcName,
-                record.threadName,
-                trail,
-                None if hash_key is None else self._route(record, "explicit_hash_key", hash_key, is_hash_key),
-                None if partition is None else self._route(record, "partition_id", partition, is_partition_id),
-            ),
-        )
-        if len(data) > MAX_RECORD_BYTES:
-            message = f"the record has {len(data)} bytes, DIS takes {MAX_RECORD_BYTES}"
-            pipeline.reject(entry, FailureReason.TOO_LARGE, message)
-        else:
-            pipeline.put(entry, may_block=may_block)
-
-    def _encode(self, record: logging.LogRecord, plain: bool) -> bytes:
+        """Formats *record* and puts it into the buffer; a *plain* one without the formatter and the user's callables."""
+        # One straight way, as every logging call of the program takes it.
         attributes = record.__dict__
         is_fresh = "message" not in attributes
         cached_traceback = record.exc_text
@@ -275,10 +243,46 @@ class DISHandler(logging.Handler):
         # Formatting leaves its traces on the record, and other handlers should not see ours.
         if is_fresh:
             attributes.pop("message", None)
-            attributes.pop("asctime", None)
+            if "asctime" in attributes:
+                del attributes["asctime"]
         record.exc_text = cached_traceback
         # DIS takes no empty record; an empty line is what an empty message looks like anywhere else.
-        return text.encode("utf-8", "backslashreplace") or b"\n"
+        data = text.encode("utf-8", "backslashreplace") or b"\n"
+        name, levelno = record.name, record.levelno
+        if name.__class__ is not str or levelno.__class__ is not int:
+            # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
+            name, levelno = str(name), int(levelno) if isinstance(levelno, int | float) else logging.NOTSET
+        if "dis_trail" in attributes:
+            passed = attributes["dis_trail"]
+            trail += passed if isinstance(passed, tuple) else ()
+        key, routing = (name, None) if self._by_name or plain else self._place(record, name)
+        pipeline = self._pipeline
+        entry: Entry = (
+            data,
+            key,
+            routing,
+            pipeline.ledger.epoch,
+            name,
+            levelno,
+            record.created,
+            record.pathname,
+            record.lineno,
+            record.funcName,
+            record.threadName,
+            trail,
+        )
+        if len(data) > MAX_RECORD_BYTES:
+            message = f"the record has {len(data)} bytes, DIS takes {MAX_RECORD_BYTES}"
+            pipeline.reject(entry, FailureReason.TOO_LARGE, message)
+        else:
+            pipeline.put(entry, may_block)
+
+    def _place(self, record: logging.LogRecord, name: str) -> tuple[str, Routing | None]:
+        """Returns the partition key of *record*, and what the user's options say besides."""
+        key = name if self._partition_key is None else self._key_of(record, self._partition_key)
+        hash_key = self._route(record, "explicit_hash_key", self._explicit_hash_key, is_hash_key)
+        partition = self._route(record, "partition_id", self._partition_id, is_partition_id)
+        return key, Routing(hash_key, partition) if hash_key or partition else None
 
     def _key_of(self, record: logging.LogRecord, key: RecordText) -> str:
         try:
@@ -289,9 +293,11 @@ class DISHandler(logging.Handler):
         return value if isinstance(value, str) else str(value)
 
     def _route(
-        self, record: logging.LogRecord, option: str, route: RecordText, is_valid: Callable[[str], bool]
+        self, record: logging.LogRecord, option: str, route: RecordText | None, is_valid: Callable[[str], bool]
     ) -> str | None:
         """Returns the record's own routing, or None, with a report, when there is none that DIS would take."""
+        if route is None:
+            return None
         try:
             value = route(record) if callable(route) else route % record.__dict__
             if value is None or value == "":

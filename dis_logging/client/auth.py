@@ -103,15 +103,12 @@ class DISAuth(AuthBase):
 
 def _signable(request: PreparedRequest) -> SignableRequest:
     parts = urlsplit(request.url or "")
-    headers = {name: request.headers[name] for name in _SIGNED if name in request.headers}
-    headers.update(
-        (name.lower(), value) for name, value in request.headers.items() if name.lower().startswith("x-dis-")
-    )
+    named = ((name.lower(), value) for name, value in request.headers.items())
     body = request.body or b""
     return SignableRequest(
         request.method or "",
         unquote(parts.path),
         parse_qsl(parts.query, keep_blank_values=True),
-        headers,
+        {name: value for name, value in named if name in _SIGNED or name.startswith("x-dis-")},
         payload_hash(body.encode() if isinstance(body, str) else body),
     )

@@ -115,7 +115,7 @@ class DISClient:
             ProtocolError: the answer makes no sense, so the outcome is unknown.
         """
         stream_name = check_stream_name(stream_name)
-        entries = _check_entries(records)
+        entries = [wire.wire_entry(entry) for entry in _check_entries(records)]
         body = self._bodies.messages.encode_put_records(stream_name, entries, self.target.stream_id)
         if len(body) > wire.MAX_BODY_BYTES:
             raise ValueError(f"records take {len(body)} bytes encoded, more than {wire.MAX_BODY_BYTES} for one request")

@@ -128,22 +128,24 @@ def encode_put_records(stream_name: str, entries: Iterable[wire.WireEntry], stre
     add = request.records.add
     for entry in entries:
         message = add()
-        data = entry.data
-        message.data = data.encode() if isinstance(data, str) else data
-        if entry.explicit_hash_key:
-            message.explicitHashKey = entry.explicit_hash_key
-        key = entry.partition_key
-        if key:
-            # A lone surrogate has no UTF-8 form for DIS to hash.
-            message.partitionKey = key if key.isascii() else key.encode("utf-8", "backslashreplace").decode()
-        if entry.partition_id:
-            message.partitionId = entry.partition_id
-        if entry.timestamp is not None:
-            message.timestamp = entry.timestamp
+        message.data = entry[0]
+        if entry[1]:
+            message.partitionKey = wire.valid_text(entry[1])
+        if entry[2] is not None:
+            _add_routing(message, entry[2])
     if stream_id:
         request.streamId = stream_id
     body: bytes = request.SerializeToString()
     return body
+
+
+def _add_routing(message: Any, routing: wire.Routing) -> None:
+    if routing.explicit_hash_key:
+        message.explicitHashKey = routing.explicit_hash_key
+    if routing.partition_id:
+        message.partitionId = routing.partition_id
+    if routing.timestamp is not None:
+        message.timestamp = routing.timestamp
 
 
 def decode_put_records(body: bytes) -> wire.PutRecordsRequest:

@@ -1,9 +1,9 @@
 """
-One HTTP attempt over a kept-alive `requests` session, from the first byte to the last within one deadline.
+One HTTP attempt over connections that `requests` has set up, from the first byte to the last within one deadline.
 
-requests bounds each socket operation, not the whole attempt, and hands out answers that are none. This module adds what
-is missing: a deadline that holds for dripping replies and proxies too, bounded reply sizes before and after decoding, no
-redirects, no cookies, and errors that say whether the request was sent. It never retries.
+requests and urllib3 bound each socket operation, not the whole attempt, and hand out answers that are none. This module
+adds what is missing: a deadline that holds for dripping replies and proxies too, bounded reply sizes before and after
+decoding, no redirects, no cookies, and errors that say whether the request was sent. It never retries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from http.cookiejar import DefaultCookiePolicy
 from queue import Empty, Full
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import BaseHTTPResponse
 
 from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, ServiceError, UnknownOutcomeError
 from dis_logging.escaping import escape
@@ -73,6 +73,10 @@ class HTTPTransport:
     """
     Sends requests one attempt at a time, over connections that stay open between them.
 
+    The environment (proxies, CA bundle) and the TLS settings are requests' business, but only once for each process: the
+    requests themselves go straight to the connection pool that requests has set up, as preparing each of them
+    and wrapping its answer took more time than the rest of a batch together.
+
     Safe to use from several threads: each attempt takes a connection of its own. After a fork the child opens its own
     connections and leaves the parent's untouched.
 
@@ -84,7 +88,7 @@ class HTTPTransport:
     def __init__(self, *, verify: bool | str = True, proxies: Mapping[str, str] | None = None) -> None:
         self._verify = verify
         self._proxies = _Proxies(proxies or {})
-        self._session: requests.Session | None = None
+        self._ways: _Ways | None = None
         self._pid = 0
 
     def send(
@@ -94,6 +98,8 @@ class HTTPTransport:
         Sends one request and returns its complete answer, whatever the status from 200 on.
 
         Args:
+            url: as it goes on the wire, quoted.
+            auth: adds its headers to a `requests.PreparedRequest`.
             timeout: seconds for the whole attempt, connecting and reading included.
 
         Raises:
@@ -104,7 +110,7 @@ class HTTPTransport:
         """
         _attempt.deadline = time.monotonic() + timeout
         _attempt.sent = False
-        # Raised outside the except block: requests' exceptions and their frames hold headers and proxy URLs, and
+        # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
         try:
             return self._exchange(method, url, headers, body, auth)
@@ -117,55 +123,106 @@ class HTTPTransport:
 
     def close(self) -> None:
         """Closes the idle connections; a later `send` opens new ones."""
-        session, self._session = self._session, None
-        if session is not None and self._pid == os.getpid():
-            session.close()
+        ways, self._ways = self._ways, None
+        if ways is not None and self._pid == os.getpid():
+            ways.close()
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase) -> HTTPReply:
-        session = self._current_session()
-        request = session.prepare_request(requests.Request(method, url, dict(headers), data=body, auth=auth))
-        # verify and proxies go with each request: set on the session, environment variables would replace them.
-        settings = session.merge_environment_settings(url, self._proxies.copy(), True, self._verify, None)
-        response = session.send(request, timeout=_attempt.remaining(), allow_redirects=False, **settings)
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, url, body
+        request.headers = {**headers, "Accept-Encoding": "identity"}  # type: ignore[assignment] # order and case as given
+        auth(request)
+        pool, target = self._current_ways().to(url)
+        # One retry layer is enough, and redirects are not followed.
+        response = pool.urlopen(
+            method,
+            target,
+            body=body,
+            headers=request.headers,
+            retries=_NO_RETRIES,
+            redirect=False,
+            assert_same_host=False,
+            timeout=_attempt.remaining(),
+            preload_content=False,
+            decode_content=False,
+        )
         try:
             reply = self._receive(response)
         except Exception:
-            if response.status_code < 300:
+            if response.status < 300:
                 raise
             # What refuses says enough by its status; that its text cannot be read makes it no acknowledgement.
-            return HTTPReply(response.status_code, response.headers, b"")
+            return HTTPReply(response.status, response.headers, b"")
         return reply._replace(body=_without_tokens(reply.body, request.headers))
 
     @staticmethod
-    def _receive(response: requests.Response) -> HTTPReply:
+    def _receive(response: BaseHTTPResponse) -> HTTPReply:
         """Reads the whole answer; its connection is kept for the next request only if that went well."""
         complete = False
         try:
-            if response.status_code < 200:
+            if response.status < 200:
                 # http.client takes a 103 for the answer; the real one would be read as the answer to the next request.
-                raise ProtocolError(
-                    f"the answer is an interim HTTP {response.status_code}", status=response.status_code
-                )
-            raw = _read_bounded(response.raw)
+                raise ProtocolError(f"the answer is an interim HTTP {response.status}", status=response.status)
+            raw = _read_bounded(response)
             complete = True
         finally:
             if not complete:
                 response.close()
-        body = _decode(raw, response.headers, response.status_code)
-        return HTTPReply(response.status_code, response.headers, body)
+        body = _decode(raw, response.headers, response.status)
+        return HTTPReply(response.status, response.headers, body)
 
-    def _current_session(self) -> requests.Session:
-        if self._session is None or self._pid != os.getpid():
-            if self._session is not None:
+    def _current_ways(self) -> _Ways:
+        ways = self._ways
+        if ways is None or self._pid != os.getpid():
+            if ways is not None:
                 # The parent's connections are shared with it: closing or collecting them here could wait for a lock
                 # that a thread of the parent held at the fork.
-                _inherited_sessions.append(self._session)
-            self._session = _new_session()
+                _inherited_ways.append(ways)
+            self._ways = ways = _Ways(self._verify, self._proxies)
             self._pid = os.getpid()
-        return self._session
+        return ways
 
 
-_inherited_sessions: list[requests.Session] = []
+class _Ways:
+    """
+    The ways to the hosts that requests are sent to: for each a pool of connections, direct or through a proxy.
+
+    Args:
+        verify, proxies: as in requests; what they leave open, the environment decides.
+    """
+
+    def __init__(self, verify: bool | str, proxies: _Proxies) -> None:
+        self._verify = verify
+        self._proxies = proxies
+        self._adapter = _Adapter(max_retries=0, pool_connections=4, pool_maxsize=16)
+        self._pools = _Pools()  # by origin, each with whether it wants whole URLs
+
+    def to(self, url: str) -> tuple[HTTPConnectionPool, str]:
+        """Returns the pool whose connections lead to *url*, and what to ask them for."""
+        scheme, _, rest = url.partition("://")
+        host, _, path = rest.partition("/")
+        origin = f"{scheme}://{host}"
+        if origin not in self._pools:
+            self._pools[origin] = self._find(origin)
+        pool, wants_whole_url = self._pools[origin]
+        return pool, url if wants_whole_url else f"/{path}"
+
+    def _find(self, origin: str) -> tuple[HTTPConnectionPool, bool]:
+        request = requests.Request("GET", origin).prepare()
+        # Not set on a session: there, environment variables would replace them.
+        settings = requests.Session().merge_environment_settings(origin, self._proxies.copy(), True, self._verify, None)
+        verify, proxies = settings["verify"], settings["proxies"]
+        pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies)
+        self._adapter.cert_verify(pool, origin, verify, None)  # type: ignore[no-untyped-call] # in types-requests
+        return pool, self._adapter.request_url(request, proxies).startswith("http")
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        self._adapter.close()
+
+
+_NO_RETRIES = urllib3.Retry(False)
+_inherited_ways: list[_Ways] = []
 
 
 class _Proxies(dict[str, str]):
@@ -178,30 +235,11 @@ class _Proxies(dict[str, str]):
         return _Proxies(self)
 
 
-class _Session(requests.Session):
-    """A session that follows no redirect and keeps no cookie."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests' signature
-        # Even with allow_redirects=False, requests would read the redirect's body and parse its Location.
-        return None
-
-
-class _ProxyManagers(dict[str, Any]):
-    """The pools of each proxy, by a URL that may hold a password."""
+class _Pools(dict[str, Any]):
+    """Pools of connections, or managers of such: they know the URLs of proxies, which may hold a password."""
 
     def __repr__(self) -> str:
-        return f"<{len(self)} proxies>"
-
-
-def _new_session() -> requests.Session:
-    session = _Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    # Plain answers need no decoding; what arrives compressed all the same is decoded within bounds.
-    session.headers["Accept-Encoding"] = "identity"
-    adapter = _Adapter(max_retries=0, pool_connections=4, pool_maxsize=16)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
+        return f"<{len(self)} pools>"
 
 
 def _read_bounded(raw: Any) -> bytes:
@@ -454,7 +492,7 @@ class _Adapter(HTTPAdapter):
     """An adapter whose pools, direct and through proxies, make the connections above."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        self.proxy_manager = _ProxyManagers()
+        self.proxy_manager = _Pools()
         super().init_poolmanager(*args, **kwargs)
         _use_our_pools(self.poolmanager)
 

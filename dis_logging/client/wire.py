@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
 from dis_logging.errors import ProtocolError, ServiceError
@@ -40,22 +40,30 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 _MESSAGE_LIMIT = 300
 
 
-class WireEntry(Protocol):
-    """What an entry of a PutRecords request must offer to be encoded; absent keys are None or empty."""
+class Routing(NamedTuple):
+    """What places a record besides its partition key; a field that is None or empty is not set."""
 
-    @property
-    def data(self) -> bytes | str: ...
-    @property
-    def partition_key(self) -> str | None: ...
-    @property
-    def explicit_hash_key(self) -> str | None: ...
-    @property
-    def partition_id(self) -> str | None: ...
-    @property
-    def timestamp(self) -> int | None: ...
+    explicit_hash_key: str | None = None
+    partition_id: str | None = None
+    timestamp: int | None = None
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    #: An entry to be encoded: any tuple that begins with its data, its partition key (empty: none) and its routing.
+    #: By position, because it is done for every log record.
+    WireEntry = tuple[bytes, str, Routing | None, Unpack[tuple[Any, ...]]]
 
 
 # -- requests -------------------------------------------------------------------------------------------------------
+
+
+def wire_entry(entry: PutRecordsRequestEntry) -> WireEntry:
+    """Returns *entry* as it is encoded."""
+    data = entry.data.encode() if isinstance(entry.data, str) else entry.data
+    routing = Routing(entry.explicit_hash_key, entry.partition_id, entry.timestamp)
+    return data, entry.partition_key or "", routing if any(field is not None for field in routing) else None
 
 
 def encode_put_records(stream_name: str, entries: Iterable[WireEntry], stream_id: str = "") -> bytes:
@@ -67,39 +75,47 @@ def encode_put_records(stream_name: str, entries: Iterable[WireEntry], stream_id
     head: dict[str, str] = {"stream_name": stream_name}
     if stream_id:
         head["stream_id"] = stream_id
-    # The tail of each record (its routing) repeats within a batch, so it is made once for each routing.
-    tails: dict[tuple[object, ...], bytes] = {}
-    chunks: list[bytes] = []
-    for entry in entries:
-        routing = (entry.partition_key, entry.explicit_hash_key, entry.partition_id, entry.timestamp)
-        tail = tails.get(routing)
-        if tail is None:
-            tail = tails[routing] = _encode_routing(entry)
-        data = entry.data
-        chunks.append(binascii.b2a_base64(data.encode() if isinstance(data, str) else data, newline=False) + tail)
+    to_base64, tails = binascii.b2a_base64, _Tails()
     opening = json.dumps(head)[:-1].encode() + b',"records":['
+    chunks = [
+        to_base64(entry[0], newline=False) + tails[entry[1] if entry[2] is None else entry[1:3]] for entry in entries
+    ]
     if not chunks:
         return opening + b"]}"
     return opening + b'{"data":"' + b',{"data":"'.join(chunks) + b"]}"
 
 
-def _encode_routing(entry: WireEntry) -> bytes:
+class _Tails(dict[Any, bytes]):
+    """What follows the data of a record, by its key or its key and routing: made once in each request."""
+
+    def __missing__(self, place: str | tuple[str, Routing]) -> bytes:
+        key, routing = (place, Routing()) if isinstance(place, str) else place
+        tail = self[place] = _encode_tail(key, routing)
+        return tail
+
+
+def _encode_tail(partition_key: str, routing: Routing) -> bytes:
     fields: dict[str, str | int] = {}
-    if entry.partition_key:
-        # A lone surrogate has no UTF-8 form for DIS to hash.
-        fields["partition_key"] = entry.partition_key.encode("utf-8", "backslashreplace").decode()
-    if entry.explicit_hash_key:
-        fields["explicit_hash_key"] = entry.explicit_hash_key
-    if entry.partition_id:
-        fields["partition_id"] = entry.partition_id
-    if entry.timestamp is not None:
-        fields["timestamp"] = entry.timestamp
+    if partition_key:
+        fields["partition_key"] = valid_text(partition_key)
+    if routing.explicit_hash_key:
+        fields["explicit_hash_key"] = routing.explicit_hash_key
+    if routing.partition_id:
+        fields["partition_id"] = routing.partition_id
+    if routing.timestamp is not None:
+        fields["timestamp"] = routing.timestamp
     return b'"' + (b"," + json.dumps(fields)[1:].encode() if fields else b"}")
 
 
-def encoded_size(data_bytes: int, key_bytes: int) -> int:
-    """Returns an upper bound, in bytes, of what one record adds to a JSON body."""
-    return (data_bytes + 2) // 3 * 4 + 6 * key_bytes + 40
+def valid_text(text: str) -> str:
+    """Returns *text* without lone surrogates, which have no UTF-8 form for DIS to hash: they become escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+#: What a record adds to a JSON body at most: 4/3 of its data, this for each character of its key (escaped, beyond the
+#: Basic Multilingual Plane), and this for what encloses them, its routing included.
+KEY_CHARACTER_BYTES = 12
+ENTRY_MARGIN = 150
 
 
 class MalformedRequestError(ValueError):
@@ -208,15 +224,25 @@ def decode_failures(body: bytes, expected: int) -> dict[int, PutRecordsResultEnt
     """
     failures: dict[int, PutRecordsResultEntry] = {}
     for index, record in enumerate(_result_records(body, expected)):
-        # The short way for what nearly every entry is: stored, with its place and number, and without an error.
-        if type(record) is dict and "error_code" not in record and "error_message" not in record:
-            number = record.get("sequence_number")
-            if number and type(number) is str and type(record.get("partition_id")) is str:
+        try:
+            # The short way for what nearly every entry is: stored, with its place and number, and nothing else said.
+            if (
+                record["sequence_number"].__class__ is str
+                and record["sequence_number"]
+                and record["partition_id"].__class__ is str
+                and (len(record) == 2 or _has_no_error(record))
+            ):
                 continue
+        except (KeyError, TypeError):  # a field is missing, or it is no object
+            pass
         entry = decode_result_entry(record)
         if entry.error_code:
             failures[index] = entry
     return failures
+
+
+def _has_no_error(record: Mapping[str, object]) -> bool:
+    return record.get("error_code") in (None, "") and record.get("error_message") in (None, "")
 
 
 def _result_records(body: bytes, expected: int) -> list[Any]:

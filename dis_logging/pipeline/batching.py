@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from dis_logging.client import wire
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import Entry
+from dis_logging.pipeline.entry import DATA, KEY, Entry
 
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
@@ -36,21 +37,10 @@ def take_batch(buffer: Buffer, limits: BatchLimits, busy: Container[str]) -> lis
     """
     cut = _Cut(limits)
     for key in [key for key in buffer.parked if key not in busy]:
-        parked = buffer.parked[key]
-        if not cut.fill(parked.popleft, parked.appendleft):
+        if not cut.fill(buffer.parked[key]):
             return cut.batch
         del buffer.parked[key]
-    parked_keys = buffer.parked
-
-    def take_free() -> Entry:
-        while True:
-            entry = buffer.take()
-            key = entry.partition_key
-            if key not in busy and key not in parked_keys:
-                return entry
-            buffer.park(entry)
-
-    cut.fill(take_free, buffer.give_back)
+    cut.fill_from_queue(buffer, busy)
     return cut.batch
 
 
@@ -63,22 +53,48 @@ class _Cut:
         self._payload = 0
         self._encoded = _BODY_MARGIN
 
-    def fill(self, take: Callable[[], Entry], give_back: Callable[[Entry], None]) -> bool:
-        """Adds what *take* gives until IndexError; returns False when the batch is full before that."""
+    def fill_from_queue(self, buffer: Buffer, busy: Container[str]) -> None:
+        """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
+        count, payload = len(self.batch), self._payload
+        parked = buffer.parked
+        parked_count = parked_payload = 0
+
+        def park(entry: Entry) -> bool:
+            nonlocal parked_count, parked_payload
+            if entry[KEY] not in busy and entry[KEY] not in parked:
+                return False
+            buffer.park(entry)
+            parked_count += 1
+            parked_payload += len(entry[DATA])
+            return True
+
+        self.fill(buffer.queue, park if busy or parked else None)
+        buffer.count_taken(len(self.batch) - count + parked_count, self._payload - payload + parked_payload)
+
+    def fill(self, entries: deque[Entry], park: Callable[[Entry], bool] | None = None) -> bool:
+        """
+        Moves what fits from *entries* to the batch; returns False when something is left that does not fit.
+
+        Args:
+            park: takes an entry that must wait, returning True; None when there can be none.
+        """
         batch, limits = self.batch, self._limits
+        payload, encoded = self._payload, self._encoded
+        add, popleft = batch.append, entries.popleft
         while True:
             try:
-                entry = take()
+                entry = popleft()  # another thread may drop the last one at any time
             except IndexError:
                 return True
-            size = len(entry.data)
-            self._payload += size
-            self._encoded += wire.encoded_size(size, len(entry.partition_key))
+            if park is not None and park(entry):
+                continue
+            size = len(entry[DATA])
+            payload += size
+            encoded += size * 4 // 3 + wire.KEY_CHARACTER_BYTES * len(entry[KEY]) + wire.ENTRY_MARGIN
             if batch and (
-                len(batch) >= limits.max_records
-                or self._payload > limits.max_bytes
-                or self._encoded > wire.MAX_BODY_BYTES
+                payload > limits.max_bytes or len(batch) >= limits.max_records or encoded > wire.MAX_BODY_BYTES
             ):
-                give_back(entry)
+                entries.appendleft(entry)
                 return False
-            batch.append(entry)
+            add(entry)
+            self._payload, self._encoded = payload, encoded

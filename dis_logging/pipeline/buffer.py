@@ -9,7 +9,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
-from dis_logging.pipeline.entry import Entry
+from dis_logging.pipeline.entry import CREATED, DATA, EPOCH, KEY, LEVEL, Entry
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -78,23 +78,32 @@ class Buffer:
         self._wake_entries = 0
         self._wake_bytes = 0
         self._wake_always = False
+        # There is room below these counters for certain: what `_fits` last found, and never too much.
+        self._room_entries = 0
+        self._room_bytes = 0
 
-    def put(self, entry: Entry, *, may_block: bool = True) -> None:
+    def put(self, entry: Entry, may_block: bool = True) -> None:
         """Accepts *entry*, or does with it what the overflow policy says."""
         ledger = self._ledger
-        size = len(entry.data)
+        size = len(entry[DATA])
+        is_severe = entry[LEVEL] >= self._flush_level  # raises for a level that is none, before anything is counted
         if (
-            ledger.entries_in - ledger.entries_out >= self._max_records
-            or ledger.bytes_in - ledger.bytes_out + size > self._max_bytes
-        ) and not self._make_room(entry, size, may_block):
+            (ledger.entries_in >= self._room_entries or ledger.bytes_in + size > self._room_bytes)
+            and not self._fits(size)
+            and not self._make_room(entry, size, may_block)
+        ):
             return
+        try:
+            ledger.epochs[entry[EPOCH]].accepted += 1
+        except KeyError:  # a hundred flushes while the record was formatted
+            ledger.accept(entry)
         ledger.entries_in += 1
         ledger.bytes_in += size
-        entry.epoch.accepted += 1
         self.queue.append(entry)
-        if entry.levelno >= self._flush_level and not self.urgent:
+        if is_severe and not self.urgent:
             self.urgent = True
             self._wake()
+        # Looked at after the entry is there: a sender that has just found the queue empty has set these before.
         elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:
             self._wake()
 
@@ -124,23 +133,19 @@ class Buffer:
     def take(self) -> Entry:
         """Removes and returns the oldest entry of the queue; IndexError when there is none."""
         entry = self.queue.popleft()
-        size = len(entry.data)  # no call may stand between a counter's load and its store, see Ledger
-        self._ledger.entries_taken += 1
-        self._ledger.bytes_taken += size
+        self.count_taken(1, len(entry[DATA]))
         return entry
 
-    def give_back(self, entry: Entry) -> None:
-        """Puts back what `take` just returned."""
-        size = len(entry.data)
-        self._ledger.entries_taken -= 1
-        self._ledger.bytes_taken -= size
-        self.queue.appendleft(entry)
+    def count_taken(self, entries: int, size: int) -> None:
+        """Counts entries, and their payload bytes, that were taken straight from `queue`."""
+        self._ledger.entries_taken += entries
+        self._ledger.bytes_taken += size
 
     def park(self, entry: Entry) -> None:
         """Sets *entry*, just taken, aside until the earlier entries of its key have their verdict."""
-        parked = self.parked.get(entry.partition_key)
+        parked = self.parked.get(entry[KEY])
         if parked is None:
-            parked = self.parked[entry.partition_key] = deque()
+            parked = self.parked[entry[KEY]] = deque()
         parked.append(entry)
 
     def take_all(self) -> list[Entry]:
@@ -173,20 +178,19 @@ class Buffer:
         if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes and self._wait_for_room(size):
             return True
         self._ledger.passed_by += 1
-        entry.epoch.accepted += 1
+        self._ledger.accept(entry)
         self._overflow(entry)
         return False
 
     def _fits(self, size: int) -> bool:
         ledger = self._ledger
-        return (
-            ledger.entries_in - ledger.entries_out < self._max_records
-            and ledger.bytes_in - ledger.bytes_out + size <= self._max_bytes
-        )
+        self._room_entries = ledger.entries_out + self._max_records
+        self._room_bytes = ledger.bytes_out + self._max_bytes
+        return ledger.entries_in < self._room_entries and ledger.bytes_in + size <= self._room_bytes
 
     def _drop_newest(self, entry: Entry) -> bool:
         self._ledger.passed_by += 1
-        entry.epoch.accepted += 1
+        self._ledger.accept(entry)
         self._ledger.settle_dropped(entry, buffered=False)
         return False
 
@@ -222,4 +226,4 @@ class Buffer:
 
 
 def _head_created(parked: deque[Entry]) -> float:
-    return parked[0].created
+    return parked[0][CREATED]

@@ -17,7 +17,7 @@ from dis_logging.client.models import PutRecordsResultEntry
 from dis_logging.errors import DeliveryError, ServiceError, UnknownOutcomeError
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import Entry, Failure, FailureReason
+from dis_logging.pipeline.entry import KEY, Entry, Failure, FailureReason
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.retry import (
     MAX_LONE_REFUSALS,
@@ -64,7 +64,7 @@ class _Batch:
 
     def __init__(self, entries: list[Entry], retry: RetryState) -> None:
         self.parts = deque([_Part(entries)])
-        self.keys = {entry.partition_key for entry in entries}
+        self.keys = {entry[KEY] for entry in entries}
         self.retry = retry
         self.not_before = 0.0
         self.error: DeliveryError | None = None  # what the next attempt is for
@@ -317,7 +317,7 @@ class Delivery:
         while batch.parts and not batch.parts[0].entries:
             batch.parts.popleft()
         if batch.parts:
-            keys = {entry.partition_key for part in batch.parts for entry in part.entries}
+            keys = {entry[KEY] for part in batch.parts for entry in part.entries}
         else:
             keys = set()
             self._batches.remove(batch)

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from dis_logging import options
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
-from dis_logging.pipeline.entry import Entry, Failure
+from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.stats import Bell, Ledger
 from dis_logging.pipeline.worker import Worker
@@ -74,7 +74,7 @@ class Fallback:
             if self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES:
                 self.hand_over_now(failure)
                 return
-            size = len(failure.entry.data)
+            size = len(failure.entry[DATA])
             self._overflow_entries += 1
             self._overflow_bytes += size
         self._queue.append(_Pending(failure))
@@ -160,7 +160,7 @@ class Fallback:
         self.resolve()
         failure, handler = pending.failure, self._handler
         try:
-            if handler is None or id(self) in failure.entry.trail:
+            if handler is None or id(self) in failure.entry[TRAIL]:
                 # Its own fallback led back to us: handing it over once more would go round for ever.
                 self._last_resort(failure)
                 return
@@ -182,7 +182,7 @@ class Fallback:
         pending.settled = True
         failure = pending.failure
         if pending.in_backlog and not failure.buffered:
-            size = len(failure.entry.data)
+            size = len(failure.entry[DATA])
             self._overflow_entries -= 1
             self._overflow_bytes -= size
         self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
@@ -219,7 +219,7 @@ def _takes_more(stream: TextIO, patience: float) -> bool:
 
 def failed_record(failure: Failure, stream_name: str, handler_id: int) -> logging.LogRecord:
     """Returns the record that a fallback gets: the original's origin, the formatted text, and the reason."""
-    entry = failure.entry
+    entry = Fields(*failure.entry)
     record = logging.LogRecord(
         entry.name, entry.levelno, entry.pathname, entry.lineno, _text(entry), None, None, entry.function
     )
@@ -240,13 +240,13 @@ def failed_record(failure: Failure, stream_name: str, handler_id: int) -> loggin
 
 
 def _stderr_line(failure: Failure, why: str) -> str:
-    entry = failure.entry
+    entry = Fields(*failure.entry)
     reason = failure.code + (f" ({failure.message})" if failure.message else "") + (f", {why}" if why else "")
     level = logging.getLevelName(entry.levelno)
     return f"dis_logging: not delivered: {escape(reason)}: {escape(entry.name)} {level}: {escape(_text(entry))}\n"
 
 
-def _text(entry: Entry) -> str:
+def _text(entry: Fields) -> str:
     return entry.data.decode("utf-8", "replace")
 
 

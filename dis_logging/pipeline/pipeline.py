@@ -16,10 +16,10 @@ from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.delivery import Delivery, Sender
-from dis_logging.pipeline.entry import Entry, Epoch, Failure, FailureReason
+from dis_logging.pipeline.entry import EPOCH, Entry, Failure, FailureReason
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
 from dis_logging.pipeline.retry import RetryPolicy
-from dis_logging.pipeline.stats import HandlerStats, Ledger
+from dis_logging.pipeline.stats import Epoch, HandlerStats, Ledger
 from dis_logging.pipeline.worker import Worker
 
 # How long a thread that flushes leaves the sending to the worker before it helps. The worker cannot send while the
@@ -121,7 +121,7 @@ class Pipeline:
     def reject(self, entry: Entry, reason: FailureReason, message: str) -> None:
         """Hands an entry that can never be sent straight to the fallback."""
         self.ledger.passed_by += 1
-        entry.epoch.accepted += 1
+        self.ledger.accept(entry)
         self._start_up()
         self._fallback.put(Failure(entry, reason.value, message, 0, outcome_unknown=False, buffered=False))
 
@@ -155,7 +155,7 @@ class Pipeline:
         """In a child, before `reset_after_fork`: a fork hook that was registered before this package's has logged."""
         latest = self._buffer.queue.pop()
         self.reset_after_fork()
-        self.put(latest._replace(epoch=self.ledger.epoch))
+        self.put((*latest[:EPOCH], self.ledger.epoch, *latest[EPOCH + 1 :]))
 
     def _start_up(self) -> None:
         if not self._started:
@@ -310,7 +310,7 @@ def _nobody() -> None:
 
 
 def _are_settled(epochs: list[Epoch]) -> bool:
-    return all(epoch.accepted == epoch.settled for epoch in epochs)
+    return all(epoch.is_settled for epoch in epochs)
 
 
 def _warm_level_caches() -> None:

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from queue import Empty, SimpleQueue
 
-from dis_logging.pipeline.entry import Entry, Epoch
+from dis_logging.pipeline.entry import DATA, EPOCH, Entry
 
 _REMEMBERED_EPOCHS = 100
+_data_of = itemgetter(DATA)
+_epoch_of = itemgetter(EPOCH)
+
+
+class Epoch:
+    """
+    The entries accepted between two calls of flush, counted in and out.
+
+    A flush is over when the epochs up to its own have as many settled entries as accepted ones. Its counters are only
+    ever changed by a plain ``+=``, see `Ledger`.
+    """
+
+    __slots__ = ("accepted", "settled")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.settled = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every entry has its verdict."""
+        # More may be settled than accepted once an epoch was forgotten while a thread was on its way to it.
+        return self.settled >= self.accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +105,9 @@ class Ledger:
         self.dropped = 0
         self.requests = 0
         self.retried = 0
-        self.epoch = Epoch()
-        self.epochs: list[Epoch] = [self.epoch]
+        #: The number of the epoch that new entries belong to.
+        self.epoch = 0
+        self.epochs: dict[int, Epoch] = {0: Epoch()}
         self._bells: list[Bell] = []
 
     def snapshot(self) -> HandlerStats:
@@ -96,27 +122,30 @@ class Ledger:
 
     # -- verdicts ---------------------------------------------------------------------------------------------------
 
-    def settle_delivered(self, entries: Iterable[Entry]) -> None:
+    def accept(self, entry: Entry) -> None:
+        """Counts *entry* in, before anything becomes of it: each of its verdicts is one of those below."""
+        self.epoch_numbered(entry[EPOCH]).accepted += 1
+
+    def settle_delivered(self, entries: Collection[Entry]) -> None:
         """Counts entries of the buffer as acknowledged."""
-        count = size = 0
-        for entry in entries:
-            entry.epoch.settled += 1
-            size += len(entry.data)
-            count += 1
+        for number, settled in Counter(map(_epoch_of, entries)).items():
+            epoch = self.epoch_numbered(number)
+            epoch.settled += settled
+        count = len(entries)
         self.delivered += count
-        self._free(count, size)
+        self._free(count, sum(map(len, map(_data_of, entries))))
 
     def settle_failed(self, entry: Entry, *, buffered: bool) -> None:
         """Counts one entry as handed to the fallback; *buffered* says whether it took up room."""
-        size = len(entry.data) if buffered else 0
-        entry.epoch.settled += 1
+        size = len(entry[DATA]) if buffered else 0
+        self.epoch_numbered(entry[EPOCH]).settled += 1
         self.failed += 1
         self._free(int(buffered), size)
 
     def settle_dropped(self, entry: Entry, *, buffered: bool) -> None:
         """Counts one entry as given up by a drop policy."""
-        size = len(entry.data) if buffered else 0
-        entry.epoch.settled += 1
+        size = len(entry[DATA]) if buffered else 0
+        self.epoch_numbered(entry[EPOCH]).settled += 1
         self.dropped += 1
         self._free(int(buffered), size)
 
@@ -128,19 +157,26 @@ class Ledger:
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
+    def epoch_numbered(self, number: int) -> Epoch:
+        """Returns the epoch of that *number*, a new one if it has been forgotten."""
+        epoch = self.epochs.get(number)
+        return self.epochs.setdefault(number, Epoch()) if epoch is None else epoch
+
     def next_epoch(self) -> list[Epoch]:
         """Starts a new epoch and returns those before it, of which most are settled."""
-        epoch = Epoch()
-        self.epochs.append(epoch)  # before an entry can belong to it, so that no flush of another thread misses it
-        past = self.epochs[:-1]
-        self.epoch = epoch
+        past = list(self.epochs.items())
+        number = max(self.epochs) + 1
+        # Before an entry can belong to it, so that no flush of another thread misses it. Two threads that flush at once may
+        # share one: each waits for what came before.
+        self.epochs.setdefault(number, Epoch())
+        if self.epoch < number:  # another thread may be further
+            self.epoch = number
         # A thread on its way to the buffer may hold an epoch that is not the current one any more, so settled epochs
         # are not forgotten at once.
-        for old in past[:-_REMEMBERED_EPOCHS]:
-            if old.accepted == old.settled:
-                with suppress(ValueError):  # another thread was faster
-                    self.epochs.remove(old)
-        return past
+        for old, epoch in past[:-_REMEMBERED_EPOCHS]:
+            if epoch.is_settled:
+                self.epochs.pop(old, None)
+        return [epoch for _, epoch in past]
 
     @contextmanager
     def bell(self) -> Iterator[Bell]:

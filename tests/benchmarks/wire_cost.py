@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from dis_logging import DISClient, PutRecordsRequestEntry
+from dis_logging.client.wire import wire_entry
 from dis_logging.emulator import DISEmulator
 
 RECORDS = 2000
@@ -128,12 +129,13 @@ def measure(
     service: Service, entries: Sequence[PutRecordsRequestEntry], body_format: str, compression: str | None
 ) -> Cost:
     """Sends *entries* in requests of 500 and returns what each of them cost."""
+    encodable = [wire_entry(entry) for entry in entries]
     with DISClient(**service.options, body_format=body_format, compression=compression) as client:
-        client.send(_STREAM, entries[:1], _TIMEOUT)  # the connection and the libraries
+        client.send(_STREAM, encodable[:1], _TIMEOUT)  # the connection and the libraries
         service.received_bytes()
         started = time.thread_time()
         for first in range(0, len(entries), BATCH_RECORDS):
-            refused = client.send(_STREAM, entries[first : first + BATCH_RECORDS], _TIMEOUT)
+            refused = client.send(_STREAM, encodable[first : first + BATCH_RECORDS], _TIMEOUT)
             if refused:
                 raise AssertionError(f"the emulator refused {len(refused)} records")
         cpu = time.thread_time() - started

@@ -231,7 +231,7 @@ def test_the_limit_holds_for_the_body_before_it_is_compressed(
 def test_what_compressing_would_make_too_long_is_sent_as_it_is(compression: str, dis: DISEmulator) -> None:
     noise = random.Random(5)
     entries = [PutRecordsRequestEntry(noise.randbytes(2**20)) for _ in range(4)]
-    room = wire.MAX_BODY_BYTES - len(protobuf.encode_put_records(STREAM, entries))
+    room = wire.MAX_BODY_BYTES - len(protobuf.encode_put_records(STREAM, map(wire.wire_entry, entries)))
     entries.append(PutRecordsRequestEntry(noise.randbytes(room - 8)))  # two tags and two lengths of three bytes
 
     options: dict[str, Any] = {"body_format": "protobuf", "compression": compression, "request_timeout": 30}
@@ -264,7 +264,7 @@ def test_an_answer_is_read_by_its_label_whatever_was_sent(
     with DISClient(**dis.client_options(), body_format=body_format) as client:
         stored = client.put_records(STREAM, [PutRecordsRequestEntry(b"x")])
         refused = client.put_records(STREAM, [PutRecordsRequestEntry(b"x")])
-        failures = client.send(STREAM, [PutRecordsRequestEntry(b"x")], 10.0)
+        failures = client.send(STREAM, [(b"x", "", None)], 10.0)
 
     assert (stored, refused, failures) == (STORED, REFUSED, {})
 
@@ -352,7 +352,7 @@ def test_an_answer_comes_in_the_format_of_the_request_and_uncompressed(
     body_format: str, compression: str | None, shared_dis: DISEmulator
 ) -> None:
     made = bodies.Bodies(body_format, compression)
-    packed, headers = made.pack(made.messages.encode_put_records(STREAM, [PutRecordsRequestEntry(b"x")]))
+    packed, headers = made.pack(made.messages.encode_put_records(STREAM, [(b"x", "", None)]))
 
     answer = post(shared_dis, packed, **headers)
 

@@ -101,7 +101,7 @@ def test_nothing_is_throttled_unless_asked_for() -> None:
 
 
 def test_emulator_counts_what_it_throttled(put: Any) -> None:
-    body = encode_put_records("app-logs", [PutRecordsRequestEntry(b"x")] * 5000)
+    body = encode_put_records("app-logs", [(b"x", "", None)] * 5000)
     with DISEmulator({"app-logs": 1}, throttle=True) as dis:
         _, answer = put(dis, body=body)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dis_logging.client import wire
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import Entry, Epoch
+from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from dis_logging.pipeline.stats import Ledger
 
 KEYS = ("a", "b", "c", "")
@@ -28,7 +28,7 @@ def make_buffer() -> Buffer:
 
 
 def make_entry(key: str, number: int, size: int) -> Entry:
-    return Entry(b"x" * size, key, Epoch(), f"logger {number}", 20, float(number), "path", 1, None, None, ())
+    return b"x" * size, key, None, 0, f"logger {number}", 20, float(number), "path", 1, None, None, ()
 
 
 class Run:
@@ -48,10 +48,10 @@ class Run:
     def take(self, busy: set[str]) -> list[Entry]:
         batch = take_batch(self.buffer, self.limits, busy)
         self.taken += batch
-        assert not busy & {entry.partition_key for entry in batch}
+        assert not busy & {entry[KEY] for entry in batch}
         assert len(batch) <= self.limits.max_records
         if len(batch) > 1:
-            assert sum(len(entry.data) for entry in batch) <= self.limits.max_bytes
+            assert sum(len(entry[DATA]) for entry in batch) <= self.limits.max_bytes
             assert len(wire.encode_put_records("x" * 64, batch)) <= wire.MAX_BODY_BYTES
         return batch
 
@@ -63,7 +63,7 @@ class Run:
 def by_key(entries: list[Entry]) -> dict[str, list[float]]:
     numbers: defaultdict[str, list[float]] = defaultdict(list)
     for entry in entries:
-        numbers[entry.partition_key].append(entry.created)
+        numbers[entry[KEY]].append(entry[CREATED])
     return dict(numbers)
 
 
@@ -121,8 +121,8 @@ def test_a_batch_is_as_full_as_the_limits_allow(sizes: list[int], limits: BatchL
 
     batch = run.take(set())
 
-    following = len(run.buffer.queue[0].data) if run.buffer.queue else 10**9
-    full = len(batch) == limits.max_records or sum(len(entry.data) for entry in batch) + following > limits.max_bytes
+    following = len(run.buffer.queue[0][DATA]) if run.buffer.queue else 10**9
+    full = len(batch) == limits.max_records or sum(len(entry[DATA]) for entry in batch) + following > limits.max_bytes
     assert full or not run.buffer.queue
 
 
@@ -135,7 +135,7 @@ def test_a_single_entry_over_the_limit_goes_alone() -> None:
     for size in (50, 500, 50):
         run.add("a", size)
 
-    assert [[len(entry.data) for entry in run.take(set())] for _ in range(3)] == [[50], [500], [50]]
+    assert [[len(entry[DATA]) for entry in run.take(set())] for _ in range(3)] == [[50], [500], [50]]
 
 
 def test_long_keys_count_towards_the_size_of_the_body() -> None:
@@ -153,10 +153,10 @@ def test_entries_of_a_busy_key_wait_while_others_go() -> None:
     for key in ("a", "b", "a", "b", "c"):
         run.add(key, 1)
 
-    assert [entry.created for entry in run.take({"a"})] == [1, 3, 4]
+    assert [entry[CREATED] for entry in run.take({"a"})] == [1, 3, 4]
     run.add("a", 1)
     assert run.take({"a"}) == []
-    assert [entry.created for entry in run.take(set())] == [0, 2, 5]
+    assert [entry[CREATED] for entry in run.take(set())] == [0, 2, 5]
 
 
 def test_parked_entries_that_do_not_fit_keep_newer_ones_of_their_key_behind_them() -> None:
@@ -166,4 +166,4 @@ def test_parked_entries_that_do_not_fit_keep_newer_ones_of_their_key_behind_them
     run.take({"a"})
     run.add("a", 1)
 
-    assert [[entry.created for entry in run.take(set())] for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert [[entry[CREATED] for entry in run.take(set())] for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]

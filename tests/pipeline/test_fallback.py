@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dis_logging.pipeline import fallback as module
-from dis_logging.pipeline.entry import Entry, Failure
+from dis_logging.pipeline.entry import Failure
 from dis_logging.pipeline.fallback import Fallback
 from dis_logging.pipeline.stats import Ledger
 from tests.conftest import RememberingHandler
@@ -41,8 +41,8 @@ class Rig:
         self.fallback.put(self.make_failure(text, buffered=buffered))
 
     def make_failure(self, text: str, *, buffered: bool = True) -> Failure:
-        entry = Entry(text.encode(), "key", self.ledger.epoch, "web", 20, 0.0, "path", 1, None, None, ())
-        entry.epoch.accepted += 1
+        entry = (text.encode(), "key", None, self.ledger.epoch, "web", 20, 0.0, "path", 1, None, None, ())
+        self.ledger.accept(entry)
         if buffered:
             self.ledger.entries_in += 1
         else:

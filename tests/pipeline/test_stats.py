@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import Entry, Epoch
-from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
+from dis_logging.pipeline.entry import Entry
+from dis_logging.pipeline.stats import Bell, Epoch, HandlerStats, Ledger
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def make_buffer(ledger: Ledger) -> Buffer:
     )
 
 
-def make_entry(epoch: Epoch) -> Entry:
-    return Entry(b"text", "key", epoch, "web", 20, 0.0, "path", 1, None, None, ())
+def make_entry(epoch: int) -> Entry:
+    return b"text", "key", None, epoch, "web", 20, 0.0, "path", 1, None, None, ()
 
 
 def is_balanced(stats: HandlerStats) -> bool:
@@ -66,7 +66,7 @@ def test_what_never_was_in_the_buffer_frees_no_room() -> None:
     entry = make_entry(ledger.epoch)
     for settle in (ledger.settle_failed, ledger.settle_dropped):
         ledger.passed_by += 1
-        entry.epoch.accepted += 1
+        ledger.accept(entry)
         settle(entry, buffered=False)
 
     assert ledger.snapshot() == HandlerStats(2, 0, 1, 1, 0, 0, 0)
@@ -119,7 +119,7 @@ def test_no_verdict_is_lost_when_threads_count_together(verdict: str) -> None:
     ledger = Ledger()
 
     def settle() -> None:
-        entry = make_entry(Epoch())
+        entry = make_entry(0)
         for _ in range(10_000):
             if verdict == "delivered":
                 ledger.settle_delivered((entry,))

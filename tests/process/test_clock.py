@@ -6,7 +6,6 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import requests
 
-from dis_logging import PutRecordsRequestEntry
 from dis_logging.client.auth import DISAuth
 from dis_logging.client.credentials import Credentials
 from dis_logging.client.wire import encode_put_records
@@ -74,7 +73,7 @@ def _play(moments: list[datetime]) -> Callable[[], datetime]:
 
 
 def _upload(service: DISEmulator, auth: DISAuth, text: str) -> requests.Response:
-    body = encode_put_records(STREAM, [PutRecordsRequestEntry(text.encode(), "app")])
+    body = encode_put_records(STREAM, [(text.encode(), "app", None)])
     headers = {"Content-Type": "application/json; charset=utf-8", "Host": f"127.0.0.1:{service.port}"}
     url = f"{service.endpoint}/v2/{service.project_id}/records/"
     with requests.post(url, data=body, headers=headers, auth=auth, timeout=10) as answer:

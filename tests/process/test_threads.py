@@ -117,7 +117,7 @@ def test_a_flush_waits_for_every_record_before_it_however_many_threads_flush() -
 
 
 def _is_waited_for(ledger: Ledger) -> bool:
-    epoch = ledger.epoch
+    epoch = ledger.epoch_numbered(ledger.epoch)
     epoch.accepted += 1
     for _ in range(3):
         past = ledger.next_epoch()
@@ -128,7 +128,7 @@ def _is_waited_for(ledger: Ledger) -> bool:
 
 def test_a_flush_waits_for_a_record_that_was_on_its_way_to_the_buffer_during_the_flushes_before() -> None:
     ledger = Ledger()
-    epoch = ledger.epoch
+    epoch = ledger.epoch_numbered(ledger.epoch)
     for _ in range(10):
         ledger.next_epoch()
     epoch.accepted += 1
