@@ -8,6 +8,7 @@ ledger, in the fallback and in the counters must agree each time.
 import gzip
 import logging
 import threading
+import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -265,6 +266,21 @@ def test_records_for_a_bad_certificate_go_to_the_fallback(
         assert dis.requests == ()
     assert set(fallback.codes) == {"network"}
     assert not any(vars(record)["dis_outcome_unknown"] for record in fallback.records)
+
+
+def test_a_certificate_that_is_not_verified_costs_no_record_and_no_warning(fallback: RememberingHandler) -> None:
+    """urllib3 warns of it, and warnings are errors here as in many a careful application."""
+    with (
+        warnings.catch_warnings(),
+        DISEmulator(streams={STREAM: 1}, tls=server_context(trustme.CA())) as dis,
+    ):
+        warnings.simplefilter("error")
+        handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, verify=False, **QUICK)
+        ship(handler, TEXTS)
+
+        stats = assert_accounts_balance(handler, dis, fallback, TEXTS)
+    assert stats.delivered == len(TEXTS)
+    assert stats.requests == len(dis.requests)
 
 
 def test_a_tls_handshake_that_hangs_is_tried_again(

@@ -19,6 +19,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import Empty, Full
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 
+from dis_logging.client.resolver import resolve
 from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, ServiceError, UnknownOutcomeError
 from dis_logging.escaping import escape
 
@@ -37,6 +39,8 @@ from dis_logging.escaping import escape
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 # What heads, chunk sizes and trailers may add to it.
 _MAX_FRAME_BYTES = 1024 * 1024
+# The answer to a common batch, at one go.
+_READ_BYTES = 64 * 1024
 
 
 class HTTPReply(NamedTuple):
@@ -112,14 +116,17 @@ class HTTPTransport:
         _attempt.sent = False
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
+        failure: BaseException
         try:
             return self._exchange(method, url, headers, body, auth)
         except DeliveryError as error:
-            failure = error.with_traceback(None)
+            failure = error
         except Exception as error:  # a TypeError too, for a proxy's URL without a host
             failure = _translate(error)
+        except BaseException as error:  # Ctrl-C, whose traceback is printed
+            failure = error
         failure.__context__ = failure.__cause__ = None
-        raise failure
+        raise failure.with_traceback(None)
 
     def close(self) -> None:
         """Closes the idle connections; a later `send` opens new ones."""
@@ -343,9 +350,21 @@ class _DeadlineSocket:
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
+        self._held: list[Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+    @contextmanager
+    def in_one_piece(self) -> Iterator[None]:
+        """Keeps what is sent until the context ends well, and sends it together."""
+        self._held = []
+        try:
+            yield
+            held, self._held = self._held, None
+            self.sendall(b"".join(held))
+        finally:
+            self._held = None
 
     def settimeout(self, timeout: float | None) -> None:
         """Ignores urllib3's timeouts for single operations: the deadline rules."""
@@ -356,8 +375,27 @@ class _DeadlineSocket:
         return max(0.001, _attempt.deadline - time.monotonic())
 
     def sendall(self, data: Any, *flags: int) -> None:
-        self._sock.settimeout(_attempt.remaining())
-        self._sock.sendall(data, *flags)
+        if self._held is not None:
+            self._held.append(data)
+            return
+        sent = self._send_at_once(data) if not flags and type(self._sock) is socket.socket else 0
+        if sent < len(data):
+            self._sock.settimeout(_attempt.remaining())
+            self._sock.sendall(memoryview(data)[sent:] if sent else data, *flags)
+
+    def _send_at_once(self, data: Any) -> int:
+        """
+        Returns how many bytes the system takes without waiting.
+
+        Nearly always all: asking it first whether it would take any is one more call, and after each of them this thread waits
+        for its turn behind those of the application.
+        """
+        self._sock.settimeout(0)
+        try:
+            sent: int = self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        return sent
 
     def recv(self, size: int) -> bytes:
         self._sock.settimeout(_attempt.remaining())
@@ -365,7 +403,7 @@ class _DeadlineSocket:
         return data
 
     def makefile(self, mode: str = "rb", buffering: int = -1, **_options: Any) -> io.BufferedReader:  # noqa: ARG002
-        return io.BufferedReader(_DeadlineReader(self._sock))
+        return io.BufferedReader(_DeadlineReader(self._sock), _READ_BYTES)
 
     @property
     def _io_refs(self) -> int:
@@ -388,11 +426,11 @@ class _DeadlineReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: Any) -> int:
         self._sock.settimeout(_attempt.remaining())
-        count: int | None = self._raw.readinto(buffer)
+        count: int = self._sock.recv_into(buffer)
         # Interim answers, trailers and a chunk of -1 bytes know no end in http.client.
-        self._size += count or 0
+        self._size += count
         if self._size > MAX_REPLY_BYTES + _MAX_FRAME_BYTES:
             raise ProtocolError(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
         return count
@@ -406,19 +444,31 @@ class _DeadlineReader(io.RawIOBase):
 def _connect(host: str, port: int, options: Any) -> socket.socket:
     """Returns a socket connected to the first address of *host* that answers; all of them share the deadline."""
     failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
+    addresses = resolve(host, port, _attempt.remaining())
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
         try:
-            for option in options or ():
-                sock.setsockopt(*option)
-            sock.settimeout(_attempt.remaining())
-            sock.connect(address)
+            # A share for each that is left: the first, often of IPv6, may lead nowhere.
+            share = _attempt.remaining() / (len(addresses) - number)
+            return _connect_to(address, socket.socket(family, kind, protocol), options, share)
         except OSError as error:
-            sock.close()
             failure = error
-        else:
-            return sock
     raise failure or OSError(f"no address for {host}")
+
+
+def _connect_to(address: Any, sock: socket.socket, options: Any, timeout: float) -> socket.socket:
+    try:
+        for option in options or ():
+            sock.setsockopt(*option)
+        sock.settimeout(timeout)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _in_one_piece(sock: Any) -> AbstractContextManager[None]:
+    return sock.in_one_piece() if isinstance(sock, _DeadlineSocket) else nullcontext()  # SOCKS has its own
 
 
 class _DeadlineConnection(HTTPConnection):
@@ -430,7 +480,8 @@ class _DeadlineConnection(HTTPConnection):
         if self.sock is None:
             self.connect()
         _attempt.sent = True
-        super().request(*args, **kwargs)
+        with _in_one_piece(self.sock):
+            super().request(*args, **kwargs)
 
 
 class _DeadlineHTTPSConnection(HTTPSConnection):
@@ -449,7 +500,8 @@ class _DeadlineHTTPSConnection(HTTPSConnection):
         if self.sock is None:
             self.connect()
         _attempt.sent = True
-        super().request(*args, **kwargs)
+        with _in_one_piece(self.sock):
+            super().request(*args, **kwargs)
 
 
 class _IdleConnections:
@@ -486,6 +538,12 @@ class _DeadlinePool(HTTPConnectionPool):
 class _DeadlineHTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _DeadlineHTTPSConnection
     QueueCls = _IdleConnections  # type: ignore[assignment] # has what urllib3 calls
+
+    def _validate_conn(self, conn: Any) -> None:
+        # urllib3 also warns of every connection that is not verified. verify=False was somebody's choice, and where
+        # warnings are errors nothing would ever be sent.
+        if conn.sock is None:
+            conn.connect()
 
 
 class _Adapter(HTTPAdapter):

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,92 @@ def test_every_address_of_a_host_is_tried(connect: Connect, monkeypatch: pytest.
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
 
         assert_usable(connect("http://localhost"))
+
+
+needs_silence = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses connections")
+
+
+@contextmanager
+def unaccepting_server() -> Iterator[int]:
+    """Gives a port whose connections are neither accepted nor refused."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # they fill the backlog; whoever comes later waits
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@needs_silence
+def test_an_address_of_no_use_costs_a_share_of_the_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address is of a family that this machine lacks, the second leads nowhere, the third is the service's."""
+    with RawServer(acknowledge) as server, unaccepting_server() as silent:
+        addresses = [
+            (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+            for family, port in ((9999, 1), (socket.AF_INET, silent), (socket.AF_INET, server.port))
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
+        client = connect("http://localhost", request_timeout=1.6)
+
+        assert client.put_records("app-logs", [ENTRY]).failed_record_count == 0
+
+
+NEVER_RESOLVED = "dis.example.com"
+
+
+@pytest.fixture
+def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The system's resolver hangs for any name; gives the names it was asked for."""
+    asked: list[str] = []
+    threads: list[threading.Thread] = []
+    over = threading.Event()
+
+    def hang(host: str, *_: object) -> None:
+        asked.append(host)
+        threads.append(threading.current_thread())
+        over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    yield asked
+    over.set()
+    for thread in threads:  # the next test must not meet them
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_that_is_not_resolved_ends_the_attempt_in_time(
+    connect: Connect, hanging_names: list[str], scheme: str
+) -> None:
+    endpoint = f"{scheme}://{NEVER_RESOLVED}"
+    client = connect(endpoint, allow_http=True, proxies={"no_proxy": "*"}, request_timeout=SHORT)
+    errors = [timed_failure_of(client) for _ in range(3)]
+
+    assert {type(error) for error in errors} == {NotSentError}
+    assert all("the name dis.example.com was not resolved within 0." in str(error) for error in errors)
+    assert hanging_names == [NEVER_RESOLVED]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_it_is_the_proxys_name_that_must_be_resolved(connect: Connect, hanging_names: list[str], scheme: str) -> None:
+    proxies = {scheme: "http://user:word@proxy.example.com:3128"}
+    endpoint = f"{scheme}://{NEVER_RESOLVED}"
+    error = timed_failure_of(connect(endpoint, allow_http=True, proxies=proxies, request_timeout=SHORT))
+
+    assert type(error) is NotSentError
+    assert "the name proxy.example.com was not resolved within 0." in str(error)
+    assert hanging_names == ["proxy.example.com"]
+
+
+def test_a_connection_that_is_kept_needs_no_name_server(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(acknowledge) as server:
+        address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", server.port))
+        answers = iter([[address]])
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: next(answers))
+        client = connect("http://localhost")
+        for _ in range(3):
+            assert_usable(client)
 
 
 def test_a_service_that_comes_back_is_used(connect: Connect) -> None:
@@ -244,15 +330,10 @@ def test_an_attempt_ends_in_time(connect: Connect, script: Script) -> None:
     assert str(error) == "DIS did not answer in time"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses connections")
+@needs_silence
 def test_a_connection_that_is_never_accepted_ends_in_time(connect: Connect) -> None:
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # they fill the backlog; whoever comes later waits
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        error = timed_failure_of(connect(f"http://127.0.0.1:{listener.getsockname()[1]}", request_timeout=SHORT))
+    with unaccepting_server() as port:
+        error = timed_failure_of(connect(f"http://127.0.0.1:{port}", request_timeout=SHORT))
 
     assert type(error) is NotSentError
     assert str(error) == "no connection to DIS: timed out"
