@@ -199,7 +199,7 @@ class DISHandler(logging.Handler):
             self.handleError(record)
             return True
         finally:
-            inside.pop(ident, None)
+            del inside[ident]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Formats *record* and puts it into the buffer; raises nothing."""
@@ -231,27 +231,31 @@ class DISHandler(logging.Handler):
         self, record: logging.LogRecord, plain: bool = False, trail: tuple[int, ...] = (), may_block: bool = True
     ) -> None:
         """Formats *record* and puts it into the buffer; a *plain* one without the formatter and the user's callables."""
-        # One straight way, as every logging call of the program takes it.
-        attributes = record.__dict__
-        is_fresh = "message" not in attributes
+        # One straight way, as every logging call of the program takes it. Python keeps an object's attributes cheaply until
+        # somebody asks for __dict__, as most formatters do, so it is not touched before them.
+        is_fresh = not hasattr(record, "message")
         cached_traceback = record.exc_text
         try:
             text = _plain_text(record) if plain else self.format(record)
         except Exception as error:
             self.handleError(record)
             text = _rescued_text(record, error)
+        attributes = record.__dict__
         # Formatting leaves its traces on the record, and other handlers should not see ours.
         if is_fresh:
             attributes.pop("message", None)
             if "asctime" in attributes:
                 del attributes["asctime"]
         record.exc_text = cached_traceback
-        # DIS takes no empty record; an empty line is what an empty message looks like anywhere else.
-        data = text.encode("utf-8", "backslashreplace") or b"\n"
+        try:
+            # DIS takes no empty record; an empty line is what an empty message looks like anywhere else.
+            data = text.encode() or b"\n"
+        except UnicodeEncodeError:  # a lone surrogate
+            data = text.encode("utf-8", "backslashreplace")
         name, levelno = record.name, record.levelno
         if name.__class__ is not str or levelno.__class__ is not int:
             # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
-            name, levelno = str(name), int(levelno) if isinstance(levelno, int | float) else logging.NOTSET
+            name, levelno = _text_of(name), _level_of(levelno)
         if "dis_trail" in attributes:
             passed = attributes["dis_trail"]
             trail += passed if isinstance(passed, tuple) else ()
@@ -399,21 +403,25 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
     return value
 
 
+def _level_of(levelno: object) -> int:
+    try:
+        return int(levelno) if isinstance(levelno, int | float) else logging.NOTSET
+    except (ValueError, OverflowError):  # NaN, infinity
+        return logging.NOTSET
+
+
 def _plain_text(record: logging.LogRecord) -> str:
     return record.getMessage()
 
 
 def _rescued_text(record: logging.LogRecord, error: Exception) -> str:
     """Returns what can be said of a record that cannot be formatted, so that it costs at most its arguments."""
-    try:
-        message = str(record.msg)
-    except Exception:
-        message = f"<{type(record.msg).__name__} without text>"
+    message = _text_of(record.msg)
     return f"{message} [dis_logging: not formatted, {type(error).__name__}: {escape(_text_of(error), 200)}]"
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(thing: object) -> str:
     try:
-        return str(error)
+        return str(thing)
     except Exception:
-        return "no text"
+        return f"<{type(thing).__name__} without text>"

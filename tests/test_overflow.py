@@ -18,6 +18,7 @@ from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Hang, RefuseEntries
 from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
 
+MIB = 1024 * 1024
 THREADS = 8
 BUFFER = 80
 
@@ -268,31 +269,48 @@ def test_room_is_free_again_after_delivery_and_after_the_fallback(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no resource module")
-def test_memory_stays_within_its_bound_while_the_service_is_down() -> None:
-    """Growth is at most 2.5 times max_buffer_bytes plus 16 MiB; five times the buffer is logged in small records."""
-    buffer_mib = 8
-    program = f"""
+@pytest.mark.parametrize(
+    ("buffer_mib", "size", "count", "policy"),
+    [
+        # Four times the buffer.
+        (4, 200, 4 * 4 * MIB // 200, "fallback"),
+        # Far more of them fit by their payload alone than by the memory that a record takes however short it is.
+        (0.25, 1, 150_000, "drop_newest"),
+    ],
+    ids=["small records", "tiny records"],
+)
+def test_memory_stays_within_its_bound_while_the_service_is_down(
+    buffer_mib: float, size: int, count: int, policy: str
+) -> None:
+    """Growth is at most 2.5 times max_buffer_bytes plus 16 MiB."""
+    options = {"max_buffer_records": 10**9, "max_buffer_bytes": int(buffer_mib * MIB), "overflow": policy}
+    program = """
         import json, logging, resource, sys
         from dis_logging import DISHandler
+        options, size, count = json.loads(sys.argv[1])
         handler = DISHandler(
             "app-logs", endpoint="http://127.0.0.1:9", region="r", project_id="p", ak="a", sk="s",
-            max_buffer_bytes={buffer_mib} * 1024 * 1024, fallback=logging.NullHandler(), shutdown_timeout=0.1)
+            fallback=logging.NullHandler(), shutdown_timeout=0.1, **options)
         logger = logging.getLogger("web")
         logger.addHandler(handler)
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         logger.warning("warm up")
         before = peak()
-        count = 5 * {buffer_mib} * 1024 * 1024 // 200
         for number in range(count):
-            logger.warning("%200d", number)
-        print(json.dumps([peak() - before, handler.stats().emitted, handler.stats().buffered, count]))
+            logger.warning("%*d", size, number % 10)
+        print(json.dumps([peak() - before, handler.stats().emitted, handler.stats().buffered]))
         """
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-c", textwrap.dedent(program), json.dumps([options, size, count])],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
     )
 
-    growth, emitted, buffered, count = json.loads(result.stdout)
+    growth, emitted, buffered = json.loads(result.stdout)
     assert emitted == count + 1
-    assert buffered >= buffer_mib * 1024 * 1024 // 200 - 1  # the buffer is really full
+    # The buffer is really full: of bytes, or of what it takes to hold so many short records.
+    assert buffered >= min(buffer_mib * MIB // size, 8 * MIB // 256) - 1
     assert growth <= 2.5 * buffer_mib + 16

@@ -124,7 +124,11 @@ class Ledger:
 
     def accept(self, entry: Entry) -> None:
         """Counts *entry* in, before anything becomes of it: each of its verdicts is one of those below."""
-        self.epoch_numbered(entry[EPOCH]).accepted += 1
+        number = entry[EPOCH]
+        epoch = self.epoch_numbered(number)
+        epoch.accepted += 1
+        # Another thread may have forgotten the epoch just before, when it had nothing to wait for.
+        self._keep(number, epoch)
 
     def settle_delivered(self, entries: Collection[Entry]) -> None:
         """Counts entries of the buffer as acknowledged."""
@@ -164,8 +168,9 @@ class Ledger:
 
     def next_epoch(self) -> list[Epoch]:
         """Starts a new epoch and returns those before it, of which most are settled."""
-        past = list(self.epochs.items())
-        number = max(self.epochs) + 1
+        # By the numbers first: to copy the items makes tuples, for which the garbage collector may run a destructor that logs.
+        past = [(number, epoch) for number in list(self.epochs) if (epoch := self.epochs.get(number)) is not None]
+        number = max([self.epoch, *(number for number, _ in past)]) + 1
         # Before an entry can belong to it, so that no flush of another thread misses it. Two threads that flush at once may
         # share one: each waits for what came before.
         self.epochs.setdefault(number, Epoch())
@@ -174,9 +179,16 @@ class Ledger:
         # A thread on its way to the buffer may hold an epoch that is not the current one any more, so settled epochs
         # are not forgotten at once.
         for old, epoch in past[:-_REMEMBERED_EPOCHS]:
-            if epoch.is_settled:
-                self.epochs.pop(old, None)
+            if epoch.is_settled and self.epochs.pop(old, None) is not None and not epoch.is_settled:
+                self._keep(old, epoch)  # an entry came at this very moment
         return [epoch for _, epoch in past]
+
+    def _keep(self, number: int, epoch: Epoch) -> None:
+        """Makes sure that a flush finds *epoch*, and what is yet to be settled in it."""
+        kept = self.epochs.setdefault(number, epoch)
+        if kept is not epoch:
+            kept.accepted += epoch.accepted - epoch.settled
+            epoch.accepted = epoch.settled
 
     @contextmanager
     def bell(self) -> Iterator[Bell]:
