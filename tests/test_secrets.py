@@ -9,12 +9,18 @@ import base64
 import copy
 import gc
 import io
+import itertools
 import logging
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -375,6 +381,103 @@ def test_a_credentials_callable_that_fails_shows_no_secret(close_later: ExitStac
     client = DISClient(endpoint="http://127.0.0.1:1", credentials=BAD_CALLABLES[name], **where())
 
     assert_failed_cleanly(close_later.enter_context(client))
+
+
+# -- Ctrl-C, whose traceback Python prints --------------------------------------------------------------------------
+
+
+def interrupted_after(client: DISClient, calls: int) -> BaseException | None:
+    """Uploads with a Ctrl-C in the middle, after so many calls of functions; returns what came out, if it was reached."""
+    remaining = itertools.count(calls, -1)
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        # Not at a return, which may be that of a generator's end: what is raised there reaches nobody.
+        # Not within logging: before Python 3.13 an interrupt there can leave its lock taken for ever, whoever logs.
+        if event.endswith("call") and frame.f_globals["__name__"] != "logging" and next(remaining) == 0:
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)  # called at each call, of built-in functions too
+    try:
+        client.put_records(STREAM, [ENTRY])
+    except KeyboardInterrupt as error:
+        return error
+    finally:
+        sys.setprofile(None)
+    return None
+
+
+@pytest.mark.parametrize("secret", ["security token", "auth token"])
+@pytest.mark.parametrize("state", ["not connected", "connected"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # urllib3 forgets to close a connection here and there
+def test_an_interrupt_anywhere_within_an_attempt_shows_no_secret(
+    close_later: ExitStack, secret: str, state: str
+) -> None:
+    dis = close_later.enter_context(emulator_with(secret))
+    client = close_later.enter_context(DISClient(endpoint=dis.endpoint, **where(), **SECRETS[secret]()))
+    interrupts = 0
+    for calls in itertools.count(INTERRUPT_EVERY, INTERRUPT_EVERY):
+        if state == "connected":
+            assert scream(client) is None
+        error = interrupted_after(client, calls)
+        if error is None:
+            break
+        interrupts += 1
+        for text in texts_of(error):
+            assert_clean(text)
+    del error
+    gc.collect()  # while the warning is ignored
+
+    assert interrupts > 20  # it was really in the middle of it
+    assert scream(client) is None
+
+
+INTERRUPT_EVERY = 7  # calls; a prime, to meet other functions with each interrupt
+INTERRUPTED_PROGRAM = """
+import logging, os, sys, threading, traceback
+from dis_logging import DISHandler
+
+def show_locals(kind, error, trace):
+    sys.__excepthook__(kind, error, trace)
+    print("".join(traceback.TracebackException(kind, error, trace, capture_locals=True).format()), file=sys.stderr)
+
+sys.excepthook = show_locals
+start = threading.Thread.start
+def start_others(thread):
+    if thread.name == "dis_logging-sender":  # so that it is the main thread that sends
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = start_others
+handler = DISHandler("app-logs", shutdown_timeout=30)
+logging.getLogger("app").addHandler(handler)
+logging.getLogger("app").error("text")
+getattr(handler, sys.argv[1])()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to be sent")
+@pytest.mark.parametrize("secret", ["security token", "auth token"])
+@pytest.mark.parametrize("action", ["flush", "close"])
+def test_the_traceback_of_an_interrupt_shows_no_secret(close_later: ExitStack, secret: str, action: str) -> None:
+    """DIS hangs, and somebody presses Ctrl-C."""
+    dis = close_later.enter_context(emulator_with(secret))
+    options = {"endpoint": dis.endpoint, **where(), **SECRETS[secret]()}
+    with dis.rule(Hang()):
+        program = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED_PROGRAM, action],
+            env={**os.environ, **{f"DIS_LOGGING_{name.upper()}": str(value) for name, value in options.items()}},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        close_later.callback(program.kill)
+        assert dis.wait_for(lambda dis: len(dis.requests) == 1, timeout=30)
+    program.send_signal(signal.SIGINT)
+    _, printed = program.communicate(timeout=60)
+
+    assert program.returncode == -signal.SIGINT
+    assert printed.splitlines().count("KeyboardInterrupt") == 2  # without the local variables, and with them
+    assert "handler = <DISHandler app-logs" in printed
+    assert_clean(printed)
+    assert [record.text for record in dis.records(STREAM)] == ["text"]
 
 
 # -- what people print and store ------------------------------------------------------------------------------------
