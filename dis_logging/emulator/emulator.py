@@ -60,9 +60,12 @@ class DISEmulator:
         throttle: refuses with DIS.4303 what is beyond the rates of DIS: 1000 records and 1 MiB a second for each
             partition of a common stream.
         request_timeout: how long a request may take from its first byte to its last.
+        new_stream_partitions: creates a stream of so many partitions when the first batch for it comes, whatever its name.
+            None refuses that batch, as DIS does.
 
     Raises:
-        ValueError: when *host* is not a loopback address, *retention* is not positive, or a stream is impossible.
+        ValueError: when *host* is not a loopback address, *retention* or *new_stream_partitions* is not positive, or a stream
+            is impossible.
         OSError: when the file cannot be used.
     """
 
@@ -84,11 +87,14 @@ class DISEmulator:
         file: str | os.PathLike[str] | None = None,
         throttle: bool = False,
         request_timeout: float = connection.REQUEST_TIMEOUT,
+        new_stream_partitions: int | None = None,
     ) -> None:
         if not _is_loopback(host):
             raise ValueError(f"the emulator listens on loopback only, not on host {host!r}")
         if retention < 1:
             raise ValueError(f"retention must be at least 1 record, not {retention!r}")
+        if new_stream_partitions is not None and new_stream_partitions < 1:
+            raise ValueError(f"new_stream_partitions must be at least 1, not {new_stream_partitions!r}")
         self._host = host
         self._port = port
         self._tls = tls
@@ -100,6 +106,7 @@ class DISEmulator:
             self._notice_change,
             retention=retention,
             throttle_clock=time.monotonic if throttle else None,
+            new_stream_partitions=new_stream_partitions,
             file=None if file is None else _records_file(file),
         )
         self._request_timeout = request_timeout
@@ -149,6 +156,24 @@ class DISEmulator:
         if server is not None:
             server.close()
             self._store.close()
+
+    def reset(self, streams: Mapping[str, int] | None = None) -> None:
+        """
+        Starts over at the same address: no records, requests or faults any more, and other streams.
+
+        A request that is being served may still store its records, in a stream of the same name.
+
+        Args:
+            streams: partitions of each stream, by its name.
+
+        Raises:
+            ValueError: when a stream is impossible.
+        """
+        self._script.clear()
+        self._store.clear()
+        self._journal.clear()
+        for name, partitions in (streams or {}).items():
+            self.create_stream(name, partitions)
 
     def drop_connections(self) -> None:
         """Closes all open connections and goes on: clients that keep one open find it stale."""

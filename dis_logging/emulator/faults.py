@@ -375,6 +375,13 @@ class Script:
         with self._lock:
             self._rules.clear()
 
+    def clear(self) -> None:
+        """Forgets what is left of the script, and all rules."""
+        with self._lock:
+            self._scripted.clear()
+            self._rules.clear()
+        self._on_change()
+
     def next_fault(self, look: Callable[[], ReceivedRequest]) -> Fault:
         """
         Returns the fault for a PutRecords request that has just arrived.

@@ -134,6 +134,14 @@ class Journal:
         with self._lock:
             return Counter(self._refused)
 
+    def clear(self) -> None:
+        """Forgets all requests and refusals; numbers go on."""
+        with self._lock:
+            self._requests.clear()
+            self._body_bytes = 0
+            self._refused.clear()
+        self._on_change()
+
     def _replace(self, changed: ReceivedRequest) -> None:
         if changed.number in self._requests:
             self._requests[changed.number] = changed

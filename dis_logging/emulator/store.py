@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
@@ -99,6 +100,7 @@ class Store:
         on_change: called after every change, with no lock held.
         retention: how many records each partition keeps, 1 or more; older ones give way.
         throttle_clock: makes partitions take no more than DIS does; returns seconds, never running backwards.
+        new_stream_partitions: how many a stream gets that the first batch for it creates; None: a batch creates none.
         file: where everything is kept as well, None for nowhere. It is written before memory changes.
 
     Attributes:
@@ -111,11 +113,13 @@ class Store:
         *,
         retention: int = DEFAULT_RETENTION,
         throttle_clock: Callable[[], float] | None = None,
+        new_stream_partitions: int | None = None,
         file: RecordsFile | None = None,
     ) -> None:
         self._on_change = on_change
         self._retention = retention
         self._throttle_clock = throttle_clock
+        self._new_stream_partitions = new_stream_partitions
         self._file = file
         self.consumers = Consumers(file)
         self._lock = threading.Lock()  # guards all below, and every stream in it
@@ -181,6 +185,13 @@ class Store:
         self.consumers.forget_stream(stream.stream_id)
         self._on_change()
 
+    def clear(self) -> None:
+        """Removes all streams, and what `records` tells of them."""
+        for name in self.stream_names():
+            self.delete_stream(name)
+        with self._lock:
+            self._past.clear()
+
     def append(
         self, name: str, stream_id: str, entries: Sequence[ReceivedEntry], now: int
     ) -> list[StoredRecord | Rejection]:
@@ -190,6 +201,9 @@ class Store:
         Raises:
             UnknownStreamError: when neither *name* nor *stream_id* is known; nothing is stored.
         """
+        if self._new_stream_partitions is not None and name and not stream_id and name not in self.stream_names():
+            with suppress(StreamExistsError):  # another batch may have come first
+                self.create_stream(name, self._new_stream_partitions, now)
         with self._lock:
             stream = self._find(name, stream_id)
             outcome = self._place(stream, entries, now)

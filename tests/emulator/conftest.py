@@ -46,7 +46,7 @@ def build_request(
 ) -> bytes:
     if body is None:
         entries = [PutRecordsRequestEntry(text.encode(), "web-1") for text in texts]
-        body = encode_put_records(stream, map(wire_entry, entries)) if entries else b""
+        body = encode_put_records(stream, [*map(wire_entry, entries)]) if entries else b""
     path = f"/v2/{dis.project_id}/{resource}"
     headers = {"host": f"127.0.0.1:{dis.port}", "x-sdk-date": sdk_date(datetime.now(timezone.utc))}
     signable = SignableRequest(method, path, [], headers, payload_hash(body))

@@ -40,6 +40,36 @@ def test_emulator_keeps_as_many_records_as_it_is_to(put: Put) -> None:
     assert dis.record_count("app-logs") == 2
 
 
+def test_new_streams_need_a_partition() -> None:
+    with pytest.raises(ValueError, match="new_stream_partitions must be at least 1, not 0"):
+        DISEmulator(new_stream_partitions=0)
+
+
+def test_a_stream_that_nobody_made_comes_with_its_first_batch(put: Put) -> None:
+    with DISEmulator({"other": 3}, new_stream_partitions=2) as dis:
+        statuses = [put(dis, "a")[0], put(dis, "b")[0]]
+
+    assert statuses == [200, 200]
+    assert dis.stream_names == ("other", "app-logs")
+    assert [stored.text for stored in dis.records("app-logs")] == ["a", "b"]
+
+
+def test_an_emulator_that_was_reset_starts_over_at_the_same_address(put: Put) -> None:
+    with DISEmulator({"app-logs": 1, "other": 1}) as dis:
+        endpoint = dis.endpoint
+        dis.play(Refuse(400, "DIS.4303"), Refuse(400, "DIS.4303"))
+        dis.set_rule(Refuse(503))
+        put(dis, "refused")
+
+        dis.reset({"app-logs": 2})
+
+        assert (dis.endpoint, dis.stream_names, dis.requests, dis.refused) == (endpoint, ("app-logs",), (), {})
+        assert put(dis, "a")[0] == 200
+        assert [(stored.text, stored.sequence_number) for stored in dis.records("app-logs")] == [("a", "0")]
+        with pytest.raises(LookupError):
+            dis.records("other")
+
+
 def test_port_is_unknown_before_the_first_start() -> None:
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = DISEmulator().endpoint

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from dis_logging.client.models import PutRecordsRequestEntry
 from dis_logging.client.wire import encode_put_records
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.stream import StreamSettings
