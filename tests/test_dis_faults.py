@@ -29,6 +29,7 @@ from dis_logging.emulator.faults import (
     times,
 )
 from dis_logging.emulator.messages import ReceivedEntry
+from dis_logging.pipeline import delivery, retry
 from dis_logging.pipeline.pipeline import Pipeline
 from dis_logging.pipeline.retry import RetryPolicy
 from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
@@ -515,6 +516,83 @@ def test_a_retry_after_beyond_the_delivery_timeout_is_not_waited_for(
     assert handler.flush(4)
     assert fallback.codes == ["DIS.4303"]
     assert len(dis.requests) == 1
+
+
+ENDLESS = {
+    "a trillion seconds": "1000000000000",
+    "four hundred digits": "9" * 400,
+    "a date of the year 9999": "Fri, 31 Dec 9999 23:59:59 GMT",
+}
+NO_RETRY_AFTERS = [
+    "-5",
+    "-0",
+    "nan",
+    "inf",
+    "1e9",
+    "0x10",
+    "soon",
+    "",
+    ", ,",
+    "\xb2",
+    "Fri, 99 Foo 9999",
+    "Fri, 31 Dec 1899 0:0:0 GMT",
+]
+
+
+@pytest.fixture
+def short_cap(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The longest Retry-After that is honoured: an hour otherwise."""
+    for module in (retry, delivery):
+        monkeypatch.setattr(module, "MAX_RETRY_AFTER", 0.4)
+    return 0.4
+
+
+@pytest.mark.parametrize("value", ENDLESS.values(), ids=ENDLESS)
+def test_a_retry_after_without_end_stalls_a_batch_no_longer_than_the_cap(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, short_cap: float, value: str
+) -> None:
+    handler = make(delivery_timeout=100)
+    moments: list[float] = []
+    dis.play(*(Timed(fault, moments) for fault in (Refuse(503, headers={"Retry-After": value}), Behave())))
+
+    log(handler, "one")
+    assert handler.flush(20)
+
+    assert moments[1] - moments[0] >= short_cap - 0.05  # less its way over loopback
+    assert assert_accounts_balance(handler, dis, fallback, ["one"]).delivered == 1
+
+
+@pytest.mark.parametrize("value", ENDLESS.values(), ids=ENDLESS)
+def test_a_retry_after_without_end_stalls_the_next_batch_no_longer_than_the_cap(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, short_cap: float, value: str
+) -> None:
+    """The batch that met it has no time to wait for so long."""
+    handler = make(delivery_timeout=short_cap / 2)
+    moments: list[float] = []
+    dis.play(*(Timed(fault, moments) for fault in (Refuse(503, headers={"Retry-After": value}), Behave())))
+
+    log(handler, "one")
+    assert handler.flush(20)
+    log(handler, "two")
+
+    assert dis.wait_for(lambda _: len(moments) == 2)
+    assert fallback.codes == ["http_503"]
+    assert moments[1] - moments[0] >= short_cap - 0.05
+    assert_accounts_balance(handler, dis, fallback, ["one", "two"])
+
+
+@pytest.mark.parametrize("value", NO_RETRY_AFTERS)
+def test_a_retry_after_without_sense_stalls_nothing(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, value: str
+) -> None:
+    handler = make()
+    dis.play(Refuse(503, headers={"Retry-After": value}))
+
+    log(handler, "one")
+
+    assert handler.flush(20)
+    assert handler.stats().requests == 2
+    assert assert_accounts_balance(handler, dis, fallback, ["one"]).delivered == 1
 
 
 # -- errors that concern everything: the circuit --------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ class Messages(Protocol):
 
     CONTENT_TYPE: str
 
-    def encode_put_records(self, stream_name: str, entries: Iterable[wire.WireEntry], stream_id: str = "") -> bytes: ...
+    def encode_put_records(self, stream_name: str, entries: Sequence[wire.WireEntry], stream_id: str = "") -> bytes: ...
     def decode_put_records(self, body: bytes) -> wire.PutRecordsRequest: ...
     def encode_put_records_result(self, result: PutRecordsResult) -> bytes: ...
     def decode_put_records_result(self, body: bytes, expected: int) -> PutRecordsResult: ...

@@ -122,7 +122,7 @@ GetRecordsResultMessage = _message_class("GetRecordsResult")
 # -- requests -------------------------------------------------------------------------------------------------------
 
 
-def encode_put_records(stream_name: str, entries: Iterable[wire.WireEntry], stream_id: str = "") -> bytes:
+def encode_put_records(stream_name: str, entries: Sequence[wire.WireEntry], stream_id: str = "") -> bytes:
     """Returns the protobuf body of a PutRecords request; optional fields that are not set are left out."""
     request = PutRecordsRequestMessage(streamName=stream_name)
     add = request.records.add

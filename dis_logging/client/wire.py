@@ -66,7 +66,7 @@ def wire_entry(entry: PutRecordsRequestEntry) -> WireEntry:
     return data, entry.partition_key or "", routing if any(field is not None for field in routing) else None
 
 
-def encode_put_records(stream_name: str, entries: Iterable[WireEntry], stream_id: str = "") -> bytes:
+def encode_put_records(stream_name: str, entries: Sequence[WireEntry], stream_id: str = "") -> bytes:
     """
     Returns the JSON body of a PutRecords request.
 
@@ -77,16 +77,21 @@ def encode_put_records(stream_name: str, entries: Iterable[WireEntry], stream_id
         head["stream_id"] = stream_id
     to_base64, tails = binascii.b2a_base64, _Tails()
     opening = json.dumps(head)[:-1].encode() + b',"records":['
-    chunks = [
-        to_base64(entry[0], newline=False) + tails[entry[1] if entry[2] is None else entry[1:3]] for entry in entries
-    ]
-    if not chunks:
+    data = [to_base64(entry[0], newline=False) for entry in entries]
+    if not data:
         return opening + b"]}"
-    return opening + b'{"data":"' + b',{"data":"'.join(chunks) + b"]}"
+    pieces = [b""] * (2 * len(data))
+    pieces[0::2] = data
+    pieces[1::2] = [tails[entry[1] if entry[2] is None else entry[1:3]] for entry in entries]
+    pieces[-1] = pieces[-1].removesuffix(_BETWEEN)
+    return b"".join((opening, b'{"data":"', *pieces, b"]}"))
+
+
+_BETWEEN = b',{"data":"'
 
 
 class _Tails(dict[Any, bytes]):
-    """What follows the data of a record, by its key or its key and routing: made once in each request."""
+    """What stands between two data, by the key of the first, or its key and routing: made once in each request."""
 
     def __missing__(self, place: str | tuple[str, Routing]) -> bytes:
         key, routing = (place, Routing()) if isinstance(place, str) else place
@@ -104,7 +109,7 @@ def _encode_tail(partition_key: str, routing: Routing) -> bytes:
         fields["partition_id"] = routing.partition_id
     if routing.timestamp is not None:
         fields["timestamp"] = routing.timestamp
-    return b'"' + (b"," + json.dumps(fields)[1:].encode() if fields else b"}")
+    return b'"' + (b"," + json.dumps(fields)[1:].encode() if fields else b"}") + _BETWEEN
 
 
 def valid_text(text: str) -> str:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
-from dis_logging.client import wire
+from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES
 from dis_logging.pipeline.buffer import Buffer
 from dis_logging.pipeline.entry import DATA, KEY, Entry
 
@@ -78,9 +78,8 @@ class _Cut:
         Args:
             park: takes an entry that must wait, returning True; None when there can be none.
         """
-        batch, limits = self.batch, self._limits
-        payload, encoded = self._payload, self._encoded
-        add, popleft = batch.append, entries.popleft
+        batch, add, popleft = self.batch, self.batch.append, entries.popleft
+        max_records, max_bytes = self._limits.max_records, self._limits.max_bytes
         while True:
             try:
                 entry = popleft()  # another thread may drop the last one at any time
@@ -89,12 +88,10 @@ class _Cut:
             if park is not None and park(entry):
                 continue
             size = len(entry[DATA])
-            payload += size
-            encoded += size * 4 // 3 + wire.KEY_CHARACTER_BYTES * len(entry[KEY]) + wire.ENTRY_MARGIN
-            if batch and (
-                payload > limits.max_bytes or len(batch) >= limits.max_records or encoded > wire.MAX_BODY_BYTES
-            ):
+            payload = self._payload + size
+            encoded = self._encoded + size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
+            if batch and (payload > max_bytes or encoded > MAX_BODY_BYTES or len(batch) >= max_records):
                 entries.appendleft(entry)
                 return False
-            add(entry)
             self._payload, self._encoded = payload, encoded
+            add(entry)

@@ -231,7 +231,7 @@ def test_the_limit_holds_for_the_body_before_it_is_compressed(
 def test_what_compressing_would_make_too_long_is_sent_as_it_is(compression: str, dis: DISEmulator) -> None:
     noise = random.Random(5)
     entries = [PutRecordsRequestEntry(noise.randbytes(2**20)) for _ in range(4)]
-    room = wire.MAX_BODY_BYTES - len(protobuf.encode_put_records(STREAM, map(wire.wire_entry, entries)))
+    room = wire.MAX_BODY_BYTES - len(protobuf.encode_put_records(STREAM, [*map(wire.wire_entry, entries)]))
     entries.append(PutRecordsRequestEntry(noise.randbytes(room - 8)))  # two tags and two lengths of three bytes
 
     options: dict[str, Any] = {"body_format": "protobuf", "compression": compression, "request_timeout": 30}

@@ -81,13 +81,13 @@ def test_every_message_of_the_sdk_is_made_byte_for_byte_and_read_back(name: str)
 
 
 def test_a_request_is_encoded_as_the_java_sdk_does() -> None:
-    body = protobuf.encode_put_records("dis-demo", map(wire.wire_entry, BY_NAME))
+    body = protobuf.encode_put_records("dis-demo", [*map(wire.wire_entry, BY_NAME)])
 
     assert body == body_of("put-records-request-without-stream-id")
 
 
 def test_a_request_with_all_fields_is_encoded_as_the_sdk_does() -> None:
-    body = protobuf.encode_put_records("", map(wire.wire_entry, BY_ID), "8QM3Nt9YTLOwtUVYJhO")
+    body = protobuf.encode_put_records("", [*map(wire.wire_entry, BY_ID)], "8QM3Nt9YTLOwtUVYJhO")
 
     assert body == body_of("put-records-request-by-stream-id-all-fields")
 
@@ -136,15 +136,15 @@ def test_a_stored_record_without_a_partition_key_is_encoded_without_one() -> Non
 
 @given(st.text("abcAZ09_-", min_size=1), st.lists(entry, min_size=1), st.text("0aZ"))
 def test_what_is_encoded_is_decoded_alike(stream: str, entries: list[PutRecordsRequestEntry], stream_id: str) -> None:
-    body = protobuf.encode_put_records(stream, map(wire.wire_entry, entries), stream_id)
+    body = protobuf.encode_put_records(stream, [*map(wire.wire_entry, entries)], stream_id)
 
     assert protobuf.decode_put_records(body) == (stream, stream_id, tuple(entries))
 
 
 @given(st.lists(entry, min_size=1))
 def test_a_request_says_the_same_in_protobuf_and_in_json(entries: list[PutRecordsRequestEntry]) -> None:
-    in_protobuf = protobuf.decode_put_records(protobuf.encode_put_records("s", map(wire.wire_entry, entries)))
-    in_json = wire.decode_put_records(wire.encode_put_records("s", map(wire.wire_entry, entries)))
+    in_protobuf = protobuf.decode_put_records(protobuf.encode_put_records("s", [*map(wire.wire_entry, entries)]))
+    in_json = wire.decode_put_records(wire.encode_put_records("s", [*map(wire.wire_entry, entries)]))
 
     assert in_protobuf == in_json
 

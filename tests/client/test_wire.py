@@ -74,7 +74,7 @@ def test_request_says_what_the_documented_example_says() -> None:
 def test_request_has_only_the_fields_that_are_set() -> None:
     entries = [PutRecordsRequestEntry("ü", "", "", ""), PutRecordsRequestEntry(b"\xff", "k", "7", "0", 1)]
 
-    body = wire.encode_put_records("s", map(wire.wire_entry, entries), "stream-1")
+    body = wire.encode_put_records("s", [*map(wire.wire_entry, entries)], "stream-1")
 
     assert json.loads(body) == {
         "stream_name": "s",
@@ -94,7 +94,7 @@ def test_lone_surrogates_in_a_key_are_escaped_as_in_the_data() -> None:
 
 @given(st.lists(ENTRIES, min_size=1, max_size=8), st.sampled_from(["", "id-1"]))
 def test_decoding_an_encoded_request_gives_it_back(entries: list[PutRecordsRequestEntry], stream_id: str) -> None:
-    decoded = wire.decode_put_records(wire.encode_put_records("app-logs", map(wire.wire_entry, entries), stream_id))
+    decoded = wire.decode_put_records(wire.encode_put_records("app-logs", [*map(wire.wire_entry, entries)], stream_id))
 
     assert decoded == ("app-logs", stream_id, tuple(entries))
 
