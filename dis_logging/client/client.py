@@ -16,7 +16,7 @@ from dis_logging.client import wire
 from dis_logging.client.auth import DISAuth
 from dis_logging.client.bodies import Bodies, BodyFormat, Messages
 from dis_logging.client.compression import Compression
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, Refusals
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.sources import find_credentials
 from dis_logging.client.target import Target, check_stream_name, find_target
@@ -122,9 +122,7 @@ class DISClient:
         reply = self._post(body, self.request_timeout)
         return self._read(reply).decode_put_records_result(reply.body, len(entries))
 
-    def send(
-        self, stream_name: str, entries: Sequence[wire.WireEntry], timeout: float
-    ) -> Mapping[int, PutRecordsResultEntry]:
+    def send(self, stream_name: str, entries: Sequence[wire.WireEntry], timeout: float) -> Refusals:
         """
         Uploads *entries*, which the caller has checked, and returns only the refused ones, by their index.
 
@@ -138,7 +136,7 @@ class DISClient:
         """
         body = self._bodies.messages.encode_put_records(stream_name, entries, self.target.stream_id)
         reply = self._post(body, min(timeout, self.request_timeout))
-        return self._read(reply).decode_failures(reply.body, len(entries))
+        return self._read(reply).decode_refusals(reply.body, len(entries))
 
     def close(self) -> None:
         """Closes the idle connections. May be called twice; a later call of `put_records` opens new ones."""

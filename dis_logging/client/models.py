@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -50,6 +51,18 @@ class PutRecordsResultEntry:
             f"PutRecordsResultEntry [shardId={self.partition_id}, sequenceNumber={self.sequence_number}, "
             f"errorCode={self.error_code}, errorMessage={self.error_message}]"
         )
+
+
+class Refusals(dict[int, PutRecordsResultEntry]):
+    """
+    The refused entries of one request, by their index in it; empty when all were stored.
+
+    Attributes:
+        partition_ids: where each entry of the request was stored, ``""`` for a refused one; empty when none was refused,
+            since it is read only to find out which partition is too busy.
+    """
+
+    partition_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

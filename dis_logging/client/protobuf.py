@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from dis_logging.client import wire
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry, Refusals
 from dis_logging.errors import ProtocolError
 
 CONTENT_TYPE = "application/x-protobuf; charset=utf-8"
@@ -214,24 +214,23 @@ def decode_put_records_result(body: bytes, expected: int) -> PutRecordsResult:
     return PutRecordsResult(sum(1 for entry in entries if entry.error_code), entries)
 
 
-def decode_failures(body: bytes, expected: int) -> dict[int, PutRecordsResultEntry]:
+def decode_refusals(body: bytes, expected: int) -> Refusals:
     """
-    Returns only the refused records of an answer, by their index in the request; every entry is checked all the same.
+    Returns only the refused records of an answer; every entry is checked all the same.
 
     Raises:
         ProtocolError: as `decode_put_records_result` does.
     """
-    failures: dict[int, PutRecordsResultEntry] = {}
-    for index, record in enumerate(_result_records(body, expected)):
-        # The short way for what nearly every entry is: stored, with its place and number, and without an error.
-        number = record.sequenceNumber
-        is_stored = number and type(number) is str and type(record.shardId) is str
-        if is_stored and not record.errorCode and not record.errorMessage:
-            continue
-        entry = _decode_result_entry(record)
-        if entry.error_code:
-            failures[index] = entry
-    return failures
+    records = _result_records(body, expected)
+    if all(map(_is_stored, records)):  # without building what nobody reads
+        return Refusals()
+    return wire.refusals_among([_decode_result_entry(record) for record in records])
+
+
+def _is_stored(record: Any) -> bool:
+    number = record.sequenceNumber
+    has_place = number and type(number) is str and type(record.shardId) is str
+    return bool(has_place and not record.errorCode and not record.errorMessage)
 
 
 def _result_records(body: bytes, expected: int) -> Sequence[Any]:

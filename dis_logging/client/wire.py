@@ -14,9 +14,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry, Refusals
 from dis_logging.errors import ProtocolError, ServiceError
 from dis_logging.escaping import escape
 
@@ -47,6 +48,8 @@ class Routing(NamedTuple):
     partition_id: str | None = None
     timestamp: int | None = None
 
+
+_NOWHERE_ELSE = Routing()
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -94,12 +97,18 @@ class _Tails(dict[Any, bytes]):
     """What stands between two data, by the key of the first, or its key and routing: made once in each request."""
 
     def __missing__(self, place: str | tuple[str, Routing]) -> bytes:
-        key, routing = (place, Routing()) if isinstance(place, str) else place
+        key, routing = (place, _NOWHERE_ELSE) if isinstance(place, str) else place
         tail = self[place] = _encode_tail(key, routing)
         return tail
 
 
 def _encode_tail(partition_key: str, routing: Routing) -> bytes:
+    if routing == _NOWHERE_ELSE:
+        # Thousands of loggers make thousands of these in each request; the encoder's own function is the quickest.
+        name = (
+            b',"partition_key":' + encode_basestring_ascii(valid_text(partition_key)).encode() if partition_key else b""
+        )
+        return b'"' + name + b"}" + _BETWEEN
     fields: dict[str, str | int] = {}
     if partition_key:
         fields["partition_key"] = valid_text(partition_key)
@@ -220,34 +229,33 @@ def decode_put_records_result(body: bytes, expected: int) -> PutRecordsResult:
     return PutRecordsResult(sum(1 for entry in entries if entry.error_code), entries)
 
 
-def decode_failures(body: bytes, expected: int) -> dict[int, PutRecordsResultEntry]:
+def decode_refusals(body: bytes, expected: int) -> Refusals:
     """
-    Returns only the refused records of an answer, by their index in the request; every entry is checked all the same.
+    Returns only the refused records of an answer; every entry is checked all the same.
 
     Raises:
         ProtocolError: as `decode_put_records_result` does.
     """
-    failures: dict[int, PutRecordsResultEntry] = {}
-    for index, record in enumerate(_result_records(body, expected)):
-        try:
-            # The short way for what nearly every entry is: stored, with its place and number, and nothing else said.
-            if (
-                record["sequence_number"].__class__ is str
-                and record["sequence_number"]
-                and record["partition_id"].__class__ is str
-                and (len(record) == 2 or _has_no_error(record))
-            ):
-                continue
-        except (KeyError, TypeError):  # a field is missing, or it is no object
-            pass
-        entry = decode_result_entry(record)
-        if entry.error_code:
-            failures[index] = entry
-    return failures
+    if _ALL_STORED.fullmatch(body):  # the short way for what nearly every answer is
+        check_result_count(body.count(b'"sequence_number"'), expected)
+        return Refusals()
+    return refusals_among([decode_result_entry(record) for record in _result_records(body, expected)])
 
 
-def _has_no_error(record: Mapping[str, object]) -> bool:
-    return record.get("error_code") in (None, "") and record.get("error_message") in (None, "")
+# An answer without any refusal in the forms that JSON libraries write, with nothing in it that would have to be unescaped.
+# Matching it takes less than half the time of building its objects.
+_STORED = rb'\{"partition_id": ?"[\w-]+", ?"sequence_number": ?"\d+"\}'
+_ALL_STORED = re.compile(
+    rb'\s*\{"failed_record_count": ?0, ?"records": ?\[(?:' + _STORED + rb", ?)*" + _STORED + rb"\]\}\s*"
+)
+
+
+def refusals_among(entries: Sequence[PutRecordsResultEntry]) -> Refusals:
+    """Returns those of all *entries* of an answer that were refused."""
+    refusals = Refusals((index, entry) for index, entry in enumerate(entries) if entry.error_code)
+    if refusals:
+        refusals.partition_ids = [entry.partition_id for entry in entries]
+    return refusals
 
 
 def _result_records(body: bytes, expected: int) -> list[Any]:

@@ -164,7 +164,7 @@ def test_a_result_says_the_same_in_protobuf_and_in_json(entries: list[PutRecords
 
     assert decoded == result
     assert decoded == wire.decode_put_records_result(wire.encode_put_records_result(result), len(entries))
-    assert protobuf.decode_failures(body, len(entries)) == {
+    assert protobuf.decode_refusals(body, len(entries)) == {
         index: entry for index, entry in enumerate(entries) if entry.error_code
     }
 
@@ -219,7 +219,7 @@ def test_an_answer_that_makes_no_sense_acknowledges_nothing(body: bytes, expecte
     with pytest.raises(ProtocolError):
         protobuf.decode_put_records_result(body, expected)
     with pytest.raises(ProtocolError):
-        protobuf.decode_failures(body, expected)
+        protobuf.decode_refusals(body, expected)
 
 
 @given(
@@ -235,7 +235,7 @@ def test_both_ways_to_read_an_answer_agree_on_random_bytes(body: bytes) -> None:
     except ProtocolError:
         pass
     try:
-        failures = protobuf.decode_failures(body, 1)
+        failures = protobuf.decode_refusals(body, 1)
     except ProtocolError:
         pass
 

@@ -153,7 +153,7 @@ def test_failures_are_counted_here_whatever_the_answer_claims(claimed: object) -
     body = answer(STORED, REFUSED, failed_record_count=claimed)
 
     assert wire.decode_put_records_result(body, 2).failed_record_count == 1
-    assert wire.decode_failures(body, 2).keys() == {1}
+    assert wire.decode_refusals(body, 2).keys() == {1}
 
 
 def test_null_and_empty_error_fields_mean_stored() -> None:
@@ -165,7 +165,7 @@ def test_null_and_empty_error_fields_mean_stored() -> None:
         {"partition_id": "shardId-0000000000"},
     )
 
-    assert wire.decode_failures(body, 5) == {}
+    assert wire.decode_refusals(body, 5) == {}
     assert wire.decode_put_records_result(body, 5).records[3].sequence_number == "5"
 
 
@@ -173,7 +173,7 @@ def test_an_entry_with_both_a_number_and_an_error_was_refused() -> None:
     body = answer({**STORED, **REFUSED})
 
     assert wire.decode_put_records_result(body, 1).failed_record_count == 1
-    assert wire.decode_failures(body, 1)[0].error_code == "DIS.4303"
+    assert wire.decode_refusals(body, 1)[0].error_code == "DIS.4303"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_entry_with_both_a_number_and_an_error_was_refused() -> None:
 )
 def test_an_answer_that_makes_no_sense_acknowledges_nothing(body: bytes) -> None:
     with pytest.raises(ProtocolError) as raised:
-        wire.decode_failures(body, 1)
+        wire.decode_refusals(body, 1)
     with pytest.raises(ProtocolError):
         wire.decode_put_records_result(body, 1)
 
@@ -233,7 +233,7 @@ def test_decoding_an_encoded_result_gives_it_back(entries: list[PutRecordsResult
     body = wire.encode_put_records_result(result)
 
     assert wire.decode_put_records_result(body, len(entries)) == result
-    assert wire.decode_failures(body, len(entries)) == {
+    assert wire.decode_refusals(body, len(entries)) == {
         index: entry for index, entry in enumerate(entries) if entry.error_code
     }
 
@@ -241,14 +241,14 @@ def test_decoding_an_encoded_result_gives_it_back(entries: list[PutRecordsResult
 @given(st.binary(max_size=200), st.integers(0, 4))
 def test_random_bytes_raise_nothing_but_a_protocol_error(body: bytes, expected: int) -> None:
     with pytest.raises(ProtocolError):
-        wire.decode_failures(body, expected)
+        wire.decode_refusals(body, expected)
 
 
 @given(ANSWERS, st.integers(0, 4))
 def test_no_entry_is_acknowledged_that_has_an_error_or_says_nothing(document: Any, expected: int) -> None:
     body = json.dumps(document).encode()
     try:
-        failures = wire.decode_failures(body, expected)
+        failures = wire.decode_refusals(body, expected)
     except ProtocolError:
         with pytest.raises(ProtocolError):
             wire.decode_put_records_result(body, expected)
