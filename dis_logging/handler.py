@@ -18,6 +18,7 @@ from dis_logging.client.target import check_stream_name
 from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS, Routing, is_hash_key, is_partition_id
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
+from dis_logging.pipeline.aggregation import Aggregation, line_size
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import OverflowPolicy
 from dis_logging.pipeline.entry import Entry, FailureReason
@@ -29,6 +30,8 @@ from dis_logging.pipeline.retry import RetryPolicy
 from dis_logging.pipeline.stats import HandlerStats
 
 _MIB = 1024 * 1024
+# A text that aggregation writes as a JSON string may take six times its bytes.
+_MAX_PLAIN_BYTES = MAX_RECORD_BYTES // 6 - 3
 _BY_LOGGER_NAME = "%(name)s"
 # A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
 # without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
@@ -81,6 +84,14 @@ class DISHandler(logging.Handler):
             grow exponentially and are drawn at random below the bound.
         shutdown_timeout: for `close`, `logging.shutdown` and the end of the interpreter, in total; what is left goes to the
             fallback. Also the default of `flush`. Default 5.0.
+        max_in_flight: requests at once, 1 to 64; default 4. The records of one partition key are never in two of them, and more
+            than one thread sends only while there is a backlog and the service takes what it gets.
+        aggregate: None (default), or ``"lines"`` to put several records of one partition key into one DIS record, one to a
+            line, which multiplies what a partition takes and divides what is billed. A line that begins with a double
+            quote is a JSON string and stands for the text in it, which holds a line break or begins with a double quote
+            itself. Every log record still has its own verdict.
+        aggregate_bytes: of such a DIS record at most, 1 to 1,048,576; default 25 KiB, by which common streams are metered. A
+            longer log record has a DIS record for itself. With it *max_batch_records* counts DIS records.
         fallback: gets the records that could not be delivered: a handler, the name of one, a ``cfg://handlers.x``
             reference, or the configuration of one. Default: one escaped line each on stderr.
 
@@ -123,6 +134,9 @@ class DISHandler(logging.Handler):
         backoff_max: float | str = 30.0,
         shutdown_timeout: float | str = 5.0,
         fallback: logging.Handler | str | Mapping[str, Any] | None = None,
+        max_in_flight: int | str = 4,
+        aggregate: str | Aggregation | None = None,
+        aggregate_bytes: int | str = 25 * 1024,
         verify: bool | str = True,
         proxies: Mapping[str, str] | None = None,
         allow_http: bool | str = False,
@@ -157,6 +171,7 @@ class DISHandler(logging.Handler):
                 options.count("max_batch_records", max_batch_records, high=MAX_REQUEST_RECORDS),
                 # 3.75 MiB of payload is what base64 turns into the 5 MiB that a request may have.
                 options.count("max_batch_bytes", max_batch_bytes, high=15 * _MIB // 4, unit="bytes"),
+                _check_aggregation(aggregate, aggregate_bytes),
             ),
             flush_interval=options.seconds("flush_interval", flush_interval),
             flush_level=options.level("flush_level", flush_level),
@@ -166,7 +181,9 @@ class DISHandler(logging.Handler):
             block_timeout=options.seconds("block_timeout", block_timeout),
             shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
             policy=_check_policy(backoff_initial, backoff_max, delivery_timeout),
+            max_in_flight=options.count("max_in_flight", max_in_flight, high=64, unit="requests"),
         )
+        self._size_of = line_size if pipeline_options.limits.aggregate_bytes else len
         self._shutdown_timeout = pipeline_options.shutdown_timeout
         self._pipeline = Pipeline(pipeline_options, client, find_fallback(fallback, self))
         # Last, because it registers with logging, which must not flush a handler that never came to be.
@@ -275,8 +292,8 @@ class DISHandler(logging.Handler):
             record.threadName,
             trail,
         )
-        if len(data) > MAX_RECORD_BYTES:
-            message = f"the record has {len(data)} bytes, DIS takes {MAX_RECORD_BYTES}"
+        if len(data) > _MAX_PLAIN_BYTES and (size := self._size_of(data)) > MAX_RECORD_BYTES:
+            message = f"the record has {size} bytes, DIS takes {MAX_RECORD_BYTES}"
             pipeline.reject(entry, FailureReason.TOO_LARGE, message)
         else:
             pipeline.put(entry, may_block)
@@ -370,6 +387,15 @@ def _find_stream_name(stream_name: str | None) -> str:
     if stream_name is None:
         raise ConfigurationError("stream_name is missing: give it as an option, or set DIS_LOGGING_STREAM_NAME")
     return check_stream_name(stream_name)
+
+
+def _check_aggregation(aggregate: Any, aggregate_bytes: object) -> int:
+    """Returns how long a DIS record that holds several log records may be, 0 when each has its own."""
+    size = options.count("aggregate_bytes", aggregate_bytes, high=MAX_RECORD_BYTES, unit="bytes")
+    if aggregate is None:
+        return 0
+    options.choice("aggregate", aggregate, Aggregation)
+    return size
 
 
 def _check_policy(backoff_initial: object, backoff_max: object, delivery_timeout: object) -> RetryPolicy:

@@ -820,7 +820,7 @@ def test_refusals_without_end_stop_the_sending(
 ) -> None:
     """DIS blacklists an address that fails too often, so halving must not go on for ever."""
     handler = make(flush_interval=60)
-    texts = [f"text {number}" for number in range(200)]
+    texts = [f"first {number}" for number in range(200)]
 
     with dis.rule(Refuse(400, "DIS.4200")):
         for text in texts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
@@ -15,6 +15,7 @@ from dis_logging.pipeline.stats import Ledger
 _NEVER = 2**62
 # An emitting thread that drops the oldest entry must not look through thousands of keys for it.
 _PARKED_KEYS_TO_COMPARE = 64
+_SAMPLE = 16
 
 
 class OverflowPolicy(str, Enum):
@@ -71,8 +72,9 @@ class Buffer:
         self._wake = wake
         self._overflow = overflow
         self.queue: deque[Entry] = deque()
-        # Entries of keys that must wait for an earlier batch; each list in order, all older than the queue's.
+        # Entries of keys that must wait for an earlier batch, or their turn; each list in order, all older than the queue's.
         self.parked: dict[str, deque[Entry]] = {}
+        self.ready: deque[str] = deque()  # parked keys that need not wait any longer
         self.urgent = False
         # The sender is woken when the ledger's counters reach these; they change with what it is waiting for.
         self._wake_entries = 0
@@ -130,6 +132,13 @@ class Buffer:
         ledger = self._ledger
         return len(self.queue), ledger.bytes_in - ledger.bytes_taken
 
+    def next_keys(self) -> list[str]:
+        """Returns the keys of the first few entries of the queue."""
+        keys: list[str] = []
+        with suppress(IndexError):  # by index, as a deque that grows meanwhile cannot be iterated
+            keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
+        return keys
+
     def take(self) -> Entry:
         """Removes and returns the oldest entry of the queue; IndexError when there is none."""
         entry = self.queue.popleft()
@@ -142,11 +151,15 @@ class Buffer:
         self._ledger.bytes_taken += size
 
     def park(self, entry: Entry) -> None:
-        """Sets *entry*, just taken, aside until the earlier entries of its key have their verdict."""
+        """Sets *entry*, just taken, aside until `release` names its key."""
         parked = self.parked.get(entry[KEY])
         if parked is None:
             parked = self.parked[entry[KEY]] = deque()
         parked.append(entry)
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Makes the parked entries of *keys* the next to go."""
+        self.ready.extend(key for key in keys if key in self.parked)
 
     def take_all(self) -> list[Entry]:
         """Removes and returns every entry, parked ones first."""
@@ -156,6 +169,7 @@ class Buffer:
                 while True:
                     entries.append(parked.popleft())
         self.parked.clear()
+        self.ready.clear()
         with suppress(IndexError):  # the end of the queue
             while True:
                 entries.append(self.take())
@@ -165,7 +179,9 @@ class Buffer:
 
     def _make_room(self, entry: Entry, size: int, may_block: bool) -> bool:
         """Returns whether *entry* fits after all; if not, its fate is decided here."""
-        if not self.urgent:  # a buffer that is smaller than a batch would fill up and wait for company
+        # A buffer that is smaller than a batch would fill up and wait for company; one that is full of entries that must
+        # wait gains nothing by it.
+        if not self.urgent and not self.parked:
             self.urgent = True
             self._wake()
         if self._policy is OverflowPolicy.DROP_OLDEST and size <= self._max_bytes:

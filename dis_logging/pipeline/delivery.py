@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import RLock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from dis_logging.client.models import PutRecordsResultEntry
+from dis_logging.client.models import PutRecordsResultEntry, Refusals
 from dis_logging.errors import DeliveryError, ServiceError, UnknownOutcomeError
+from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer
 from dis_logging.pipeline.entry import KEY, Entry, Failure, FailureReason
+from dis_logging.pipeline.pace import Pace
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.retry import (
     MAX_LONE_REFUSALS,
@@ -28,18 +30,20 @@ from dis_logging.pipeline.retry import (
     failure_code,
     failure_message,
     is_outcome_unknown,
+    is_throttled,
     reaction_to_code,
     reaction_to_error,
 )
 from dis_logging.pipeline.stats import Ledger
 
+if TYPE_CHECKING:
+    from dis_logging.client.wire import WireEntry
+
 
 class Sender(Protocol):
     """What the pipeline needs of a client: one attempt, which returns the refused entries by their index."""
 
-    def send(
-        self, stream_name: str, entries: Sequence[Entry], timeout: float
-    ) -> Mapping[int, PutRecordsResultEntry]: ...
+    def send(self, stream_name: str, entries: Sequence[WireEntry], timeout: float) -> Refusals: ...
 
 
 class _Part:
@@ -60,9 +64,10 @@ class _Batch:
     Starts with one part; a refusal of the whole request splits it.
     """
 
-    __slots__ = ("abandoned", "error", "is_sending", "keys", "not_before", "parts", "retry")
+    __slots__ = ("abandoned", "error", "is_sending", "keys", "not_before", "parts", "retry", "sent_at")
 
     def __init__(self, entries: list[Entry], retry: RetryState) -> None:
+        self.sent_at = 0.0  # when its latest attempt began
         self.parts = deque([_Part(entries)])
         self.keys = {entry[KEY] for entry in entries}
         self.retry = retry
@@ -74,11 +79,12 @@ class _Batch:
 
 class Delivery:
     """
-    Sends what is due, one attempt at a time.
+    Sends what is due, one attempt at a time in each thread that asks it to.
 
     `send_due` and `send_one` may be called from several threads; `max_in_flight` bounds how many of them send at once, and
-    a key is never in two requests. The lock guards the batches, the gate and the circuit; it is never held while sending
-    or handing over, and no emitting thread ever takes it.
+    a key is never in two requests. Several send only to a service that took the last request, so that trouble costs one
+    request and not as many as there are senders. The lock guards the batches, the gate, the circuit and the pace; it is
+    never held while sending or handing over, and no emitting thread ever takes it.
 
     Args:
         sender: makes one attempt.
@@ -91,6 +97,7 @@ class Delivery:
         enough: what is due at once, without waiting for company; at most a batch.
         flush_interval: seconds that an entry waits for company at most.
         max_in_flight: requests at once.
+        more: called when there is a backlog that another thread could send from meanwhile.
     """
 
     def __init__(
@@ -105,7 +112,8 @@ class Delivery:
         limits: BatchLimits,
         enough: BatchLimits,
         flush_interval: float,
-        max_in_flight: int = 1,
+        max_in_flight: int,
+        more: Callable[[], None],
     ) -> None:
         self._sender = sender
         self._stream_name = stream_name
@@ -117,12 +125,16 @@ class Delivery:
         self._enough = enough
         self._flush_interval = flush_interval
         self._max_in_flight = max_in_flight
+        self._more = more
+        self._pace = Pace(time.monotonic)
         self._lock = RLock()
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
         self._busy_keys: set[str] = set()  # of those batches
         self._sending = 0
         self._linger_until: float | None = None  # when what waits in the buffer is due
         self._trouble = ""  # why the last request failed as a whole; empty since one did not
+        self._trouble_since = 0.0
+        self._is_trusted = False  # the last request got an answer
         self._gate_until = 0.0  # nothing is sent before, after an error of the whole service
         self._circuit = policy.new_circuit()
         self._lone_refusals = 0
@@ -132,7 +144,6 @@ class Delivery:
 
     def send_due(self) -> float | None:
         """Sends everything that is due and returns the seconds until more may be, None meaning until woken."""
-        self._buffer.wake_never()
         while self.send_one():
             pass
         return self._plan()
@@ -144,10 +155,12 @@ class Delivery:
         Args:
             deadline: monotonic time by which the attempt must end, earlier than *request_timeout* allows.
         """
-        batch = self._claim()
+        batch, has_backlog = self._claim()
         if batch is None:
             return False
         try:
+            if has_backlog:
+                self._more()
             self._attempt(batch, deadline)
         except BaseException:  # Ctrl-C in the thread that flushes
             with self._lock:
@@ -156,6 +169,11 @@ class Delivery:
                     self._stop_sending(batch)
             raise
         return True
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request is under way."""
+        return self._sending > 0
 
     def demand(self) -> None:
         """Makes everything due, until `release` is called as often."""
@@ -188,6 +206,15 @@ class Delivery:
             self._linger_until = None
             return bool(left)
 
+    def take_rest(self) -> list[Entry]:
+        """
+        Removes and returns every entry that waits, for a caller who sees to its verdict.
+
+        For the threads that emit after the end; before it they never take the lock.
+        """
+        with self._lock:
+            return self._buffer.take_all()
+
     def describe(self) -> str:
         """Returns the state of the way to the service in a few words."""
         if self._circuit.is_open:
@@ -198,22 +225,54 @@ class Delivery:
 
     # -- what to send next ------------------------------------------------------------------------------------------
 
-    def _claim(self) -> _Batch | None:
+    def _claim(self) -> tuple[_Batch | None, bool]:
+        """Returns the next batch to send, if there is one, and whether there is a backlog for another thread."""
         now = time.monotonic()
         with self._lock:
             self._fail_overdue(now)
+            if self._pace.is_slowing:
+                self._buffer.release(self._pace.released())
             if self._circuit.blocks(now):
                 self._fail_all_due(now)
-                return None
-            if now < self._gate_until or self._sending >= self._max_in_flight:
-                return None
+                self._set_alarm()
+                return None, False
+            if now < self._gate_until or not self._may_send_another:
+                self._set_alarm()
+                return None, False
             batch = self._next_retry(now) or self._cut(now)
             if batch is not None:
                 batch.is_sending = True
+                batch.sent_at = now
                 self._sending += 1
                 if self._circuit.is_open:
                     self._circuit.postpone_probe()  # this batch is the probe; meanwhile the rest goes to the fallback
-            return batch
+            self._set_alarm()
+            return batch, batch is not None and self._may_send_another and self._has_backlog(now)
+
+    @property
+    def _may_send_another(self) -> bool:
+        return self._sending < (self._max_in_flight if self._is_trusted else 1)
+
+    def _has_backlog(self, now: float) -> bool:
+        if self._next_retry(now) is not None or self._buffer.ready:
+            return True
+        # The keys of the next few entries are a fair sample; where all of them must wait another sender has nothing to do.
+        return self._is_due(now) and any(key not in self._busy_keys for key in self._buffer.next_keys())
+
+    def _set_alarm(self) -> None:
+        """Tells the buffer when to wake a sender: not before one can do something."""
+        if not self._may_send_another:
+            self._buffer.wake_never()  # whoever sends looks again afterwards
+            return
+        # The thresholds are set before the queue is looked at: an entry that came before the first rang nobody and is
+        # seen by the second.
+        self._buffer.wake_at(1, 1)
+        is_waiting = self._buffer.waiting()[0] > 0
+        if is_waiting and time.monotonic() < self._gate_until:
+            self._buffer.wake_never()  # until the gate opens, which is planned
+        elif is_waiting or self._sending:
+            # While one is sending, another is worth its thread only for a whole batch.
+            self._buffer.wake_at(self._enough.max_records, self._enough.max_bytes)
 
     def _fail_overdue(self, now: float) -> None:
         """Gives up what the gate, or another batch, has kept from its next attempt for too long."""
@@ -229,7 +288,8 @@ class Delivery:
         if not self._is_due(now):
             return None
         urgent, self._buffer.urgent = self._buffer.urgent, False
-        entries = take_batch(self._buffer, self._limits, self._busy_keys)
+        admits = self._pace.admits if self._pace.is_slowing else None
+        entries = take_batch(self._buffer, self._limits, self._busy_keys, admits)
         if self._buffer.queue:
             self._buffer.urgent |= urgent
         else:
@@ -242,8 +302,8 @@ class Delivery:
         return batch
 
     def _is_due(self, now: float) -> bool:
-        if self._buffer.parked and not self._buffer.parked.keys() <= self._busy_keys:
-            return True  # they have waited long enough for the batch before them
+        if self._buffer.ready:
+            return True  # they have waited long enough
         count, size = self._buffer.waiting()
         if not count:
             return False
@@ -258,42 +318,40 @@ class Delivery:
         )
 
     def _plan(self) -> float | None:
-        """Returns the seconds until something is due, having told the buffer what to wake the sender for."""
+        """Returns the seconds until something is due, having told the buffer what to wake a sender for."""
         with self._lock:
-            # The thresholds are set before the queue is looked at: an entry that came before the first rang nobody
-            # and is seen by the second.
-            self._buffer.wake_at(1, 1)
+            self._set_alarm()
+            if not self._may_send_another:
+                return None  # whoever sends looks again afterwards
             now = time.monotonic()
             moments = [
                 min(max(batch.not_before, self._gate_until), batch.retry.deadline)
                 for batch in self._batches
                 if not batch.is_sending
             ]
-            if self._buffer.waiting()[0]:
-                self._buffer.wake_at(self._enough.max_records, self._enough.max_bytes)
+            release = self._pace.next_release()
+            if release is not None:
+                moments.append(max(release, self._gate_until))
+            if self._buffer.waiting()[0] or self._buffer.ready:
                 moments.append(max(now if self._is_due(now) else self._linger_until or now, self._gate_until))
-                if now < self._gate_until:
-                    self._buffer.wake_never()
-            if self._sending:
-                return None  # whoever sends looks again afterwards
             return min(moments) - now if moments else None
 
     # -- the attempt ------------------------------------------------------------------------------------------------
 
     def _attempt(self, batch: _Batch, deadline: float | None) -> None:
         part = batch.parts[0]
-        entries = part.entries
         timeout = min(batch.retry.deadline, deadline or batch.retry.deadline) - time.monotonic()
         self._ledger.requests += 1
         if part.attempts:
-            count = len(entries)
+            count = len(part.entries)
             self._ledger.retried += count
         part.attempts += 1
-        refused: Mapping[int, PutRecordsResultEntry] = {}
+        refused = Refusals()
         error: DeliveryError | None = None
+        records, groups = self._records_of(part.entries)
         try:
             with delivering():
-                refused = self._sender.send(self._stream_name, entries, timeout)
+                refused = self._sender.send(self._stream_name, records, timeout)
         except DeliveryError as failure:
             error = failure
         except Exception as failure:  # a defect must cost a retry, not a batch
@@ -303,10 +361,16 @@ class Delivery:
             if batch.abandoned:
                 return
             if error is None:
-                self._take_answer(batch, part, refused)
+                self._take_answer(batch, part, _by_entry(part.entries, refused, groups))
             else:
                 self._take_refusal(batch, part, error)
             self._release(batch)
+
+    def _records_of(self, entries: list[Entry]) -> tuple[Sequence[WireEntry], Sequence[Sequence[int]] | None]:
+        """Returns the DIS records for *entries*, and the indices of those in each, None when each has its own."""
+        if not self._limits.aggregate_bytes:
+            return entries, None
+        return join(entries, self._limits.aggregate_bytes)
 
     def _stop_sending(self, batch: _Batch) -> None:
         batch.is_sending = False
@@ -321,15 +385,21 @@ class Delivery:
         else:
             keys = set()
             self._batches.remove(batch)
-        self._busy_keys -= batch.keys - keys
+        freed = batch.keys - keys
+        self._busy_keys -= freed
+        self._buffer.release(freed)
         batch.keys = keys
 
-    def _take_answer(self, batch: _Batch, part: _Part, refused: Mapping[int, PutRecordsResultEntry]) -> None:
+    def _take_answer(self, batch: _Batch, part: _Part, refused: Refusals) -> None:
         """Settles each entry by its own result; what DIS may take later stays for the retry."""
         entries = part.entries
-        self._gate_until = 0.0
-        self._trouble = ""
-        self._circuit.close()
+        if batch.sent_at >= self._trouble_since:  # an answer to an earlier request does not end the trouble since
+            self._gate_until = 0.0
+            self._trouble = ""
+            self._is_trusted = True
+            self._circuit.close()
+        throttled = [index for index, result in refused.items() if is_throttled(result.error_code)]
+        pause = self._pace.learn(entries, throttled, refused.partition_ids)
         again: list[Entry] = []
         last: PutRecordsResultEntry | None = None
         failures: list[Failure] = []
@@ -352,13 +422,15 @@ class Delivery:
             self._fail(failure)
         if last is not None:
             error = ServiceError(200, last.error_code, last.error_message)
-            self._retry_later(batch, error, progress=len(again) < len(entries))
+            self._retry_later(batch, error, progress=len(again) < len(entries), pause=pause)
 
     def _take_refusal(self, batch: _Batch, part: _Part, error: DeliveryError) -> None:
         """Decides what a failed request means for its entries, for its batch and for everybody."""
         part.outcome_unknown |= is_outcome_unknown(error)
         reaction = reaction_to_error(error)
         self._trouble = failure_message(error)
+        self._trouble_since = time.monotonic()
+        self._is_trusted = False
         if reaction is Reaction.OPEN_CIRCUIT:
             self._open_circuit(batch, error)
         elif self._circuit.is_open:  # the probe failed, if for another reason
@@ -375,14 +447,20 @@ class Delivery:
             if self._lone_refusals >= MAX_LONE_REFUSALS:
                 self._open_circuit(batch, error)
 
-    def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False) -> float:
-        """Sets *batch* aside until its next attempt, or gives it up; returns how long the service wants peace."""
+    def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False, pause: float = 0.0) -> float:
+        """
+        Sets *batch* aside until its next attempt, or gives it up; returns how long the service wants peace.
+
+        Args:
+            progress: a part of it got through.
+            pause: seconds that the next attempt must wait at least.
+        """
         wait = batch.retry.next_wait(error, progress=progress)
         batch.error = error
         if wait is None:
             self._fail_batch(batch, failure_code(error), failure_message(error))
             return min(getattr(error, "retry_after", None) or 0.0, MAX_RETRY_AFTER)
-        batch.not_before = time.monotonic() + wait
+        batch.not_before = time.monotonic() + max(wait, pause)
         return wait
 
     def _split(self, batch: _Batch, part: _Part) -> None:
@@ -428,3 +506,16 @@ class Delivery:
     @staticmethod
     def _failure(entry: Entry, part: _Part, code: str, message: str) -> Failure:
         return Failure(entry, code, message, part.attempts, part.outcome_unknown, buffered=True)
+
+
+def _by_entry(entries: Sequence[Entry], refused: Refusals, groups: Sequence[Sequence[int]] | None) -> Refusals:
+    """Returns what an answer says of each entry, where DIS was told of records that hold several."""
+    if groups is None or not refused:
+        return refused
+    by_entry = Refusals((index, result) for record, result in refused.items() for index in groups[record])
+    partition_ids = [""] * len(entries)
+    for group, partition_id in zip(groups, refused.partition_ids, strict=True):
+        for index in group:
+            partition_ids[index] = partition_id
+    by_entry.partition_ids = partition_ids
+    return by_entry

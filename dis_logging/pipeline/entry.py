@@ -45,10 +45,16 @@ Entry = tuple[bytes, str, Routing | None, int, str, int, float, str, int, str | 
 # Where the paths that every entry takes find what they need.
 DATA: Final = 0
 KEY: Final = 1
+ROUTING: Final = 2
 EPOCH: Final = 3
 LEVEL: Final = 5
 CREATED: Final = 6
 TRAIL: Final = 11
+
+
+def place_of(entry: Entry) -> str | tuple[str, Routing]:
+    """Returns what DIS chooses the partition by: the key, or the key and what the user's options say besides."""
+    return entry[KEY] if entry[ROUTING] is None else (entry[KEY], entry[ROUTING])
 
 
 class FailureReason(str, Enum):

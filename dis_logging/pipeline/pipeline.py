@@ -29,6 +29,8 @@ _RETIREMENT_POLL = 0.5
 # An entry takes about so much beside its payload, and may take it from this much beside the buffer's bytes.
 _ENTRY_BYTES = 256
 _SPARE_BYTES = 8 * 1024 * 1024
+# How long a further sender stays when there is no backlog: a burst has many.
+_SENDER_IDLE = 1.0
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.3
 
@@ -57,6 +59,7 @@ class PipelineOptions:
     block_timeout: float
     shutdown_timeout: float
     policy: RetryPolicy
+    max_in_flight: int
 
 
 class Pipeline:
@@ -72,6 +75,10 @@ class Pipeline:
         self._options = options
         self._sender = sender
         self._worker = Worker("dis_logging-sender", self._step)
+        self._further_senders = [
+            Worker(f"dis_logging-sender-{number}", self._assist, _SENDER_IDLE)
+            for number in range(2, options.max_in_flight + 1)
+        ]
         self._fallback = Fallback(fallback, options.stream_name, Ledger())
         self._set_up()
         lifecycle.know(self)
@@ -110,10 +117,16 @@ class Pipeline:
             limits=options.limits,
             # A buffer that is smaller than two batches must not fill up while it waits for a whole one.
             enough=BatchLimits(
-                min(options.limits.max_records, max(1, options.max_buffer_records // 2)),
+                # How many entries make the DIS records of an aggregated batch is not known before; bytes decide.
+                min(
+                    options.max_buffer_records if options.limits.aggregate_bytes else options.limits.max_records,
+                    max(1, options.max_buffer_records // 2),
+                ),
                 min(options.limits.max_bytes, max(1, options.max_buffer_bytes // 2)),
             ),
             flush_interval=options.flush_interval,
+            max_in_flight=options.max_in_flight,
+            more=self._wake_further_sender,
         )
 
     # -- entries in -------------------------------------------------------------------------------------------------
@@ -150,6 +163,14 @@ class Pipeline:
         else:
             self._start_up()
             self._worker.wake()
+            if self._delivery.is_sending:  # perhaps it is the worker that does, and what came cannot wait for it
+                self._wake_further_sender()
+
+    def _wake_further_sender(self) -> None:
+        for sender in self._further_senders:
+            if sender.is_free:
+                sender.wake()
+                return
 
     def _start_over_in_hook(self) -> None:
         """In a child, before `reset_after_fork`: a fork hook that was registered before this package's has logged."""
@@ -174,6 +195,15 @@ class Pipeline:
                 self.close(time.monotonic())
             return _RETIREMENT_POLL  # the fallback's verdicts do not wake this thread
         return wait
+
+    def _assist(self) -> float | None:
+        """Sends beside the worker while there is a backlog."""
+        _warm_level_caches()
+        before = self.ledger.requests
+        wait = self._delivery.send_due()
+        if self.ledger.requests != before:
+            self._worker.wake()  # it made its plan before this
+        return wait if self._delivery.is_sending else None
 
     # -- flush and close --------------------------------------------------------------------------------------------
 
@@ -211,7 +241,8 @@ class Pipeline:
 
     def _would_wait_for_itself(self) -> bool:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
-        if self._worker.is_current_thread or self._fallback.is_current_thread:
+        senders = (self._worker, *self._further_senders)
+        if self._fallback.is_current_thread or any(sender.is_current_thread for sender in senders):
             return True
         state = reentry.inside.get(get_ident())
         return state is not None and id(self._fallback) in state.trail
@@ -249,7 +280,8 @@ class Pipeline:
             last.callback(lifecycle.forget, self)
             last.callback(self._sender.close)
             last.callback(self._fallback.stop)
-            last.callback(self._worker.stop)
+            for worker in (self._worker, *self._further_senders):
+                last.callback(worker.stop)
             last.callback(self._give_up_rest, deadline)
             last.callback(self._finish_latest, deadline)
             self.flush(deadline)
@@ -288,7 +320,7 @@ class Pipeline:
             self._settle(deadline, _nobody)
             self._sender.close()
             lifecycle.budget.charge(started)
-        for entry in self._buffer.take_all():
+        for entry in self._delivery.take_rest():
             self._fallback.hand_over_now(
                 Failure(
                     entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True
@@ -301,7 +333,8 @@ class Pipeline:
             if self._started:
                 lifecycle.register(self)
             return
-        self._worker.reset_after_fork()
+        for worker in (self._worker, *self._further_senders):
+            worker.reset_after_fork()
         self._set_up()
 
 

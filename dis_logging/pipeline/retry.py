@@ -63,6 +63,11 @@ def reaction_to_code(code: str) -> Reaction:
     return Reaction.OPEN_CIRCUIT if _CIRCUIT.fullmatch(code) else Reaction.FAIL
 
 
+def is_throttled(code: str) -> bool:
+    """Returns whether a record was refused with *code* for the traffic: its partition takes no more at the moment."""
+    return code == _THROTTLED[0]
+
+
 def failure_code(error: DeliveryError) -> str:
     """Returns the `dis_error_code` for *error*: DIS's own, or one of the documented set."""
     if isinstance(error, ServiceError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from queue import Empty, SimpleQueue
@@ -216,11 +216,13 @@ class Bell:
         if self._queue.empty():  # one ring is enough to wake, and nobody may be there to take them away
             self._queue.put(None)
 
-    def wait(self, timeout: float | None) -> None:
-        """Waits until somebody rings, at most *timeout* seconds (None: without limit)."""
+    def wait(self, timeout: float | None) -> bool:
+        """Waits until somebody rings, at most *timeout* seconds (None: without limit); returns whether anybody did."""
         try:
             self._queue.get(timeout=None if timeout is None else max(0.0, timeout))
+        except Empty:
+            return False
+        with suppress(Empty):
             while True:
                 self._queue.get_nowait()  # many rings are one
-        except Empty:
-            pass
+        return True

@@ -23,11 +23,14 @@ class Worker:
     Args:
         name: of the thread, for debuggers and stack dumps.
         step: raises nothing by design; should it raise, the thread reports it and goes on.
+        max_idle: seconds after which the thread ends when *step* said None and nobody woke it; None: it waits for ever.
+            Whoever wakes it in the moment of its end may be unheard, so it must not be the only one who sees to its work.
     """
 
-    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+    def __init__(self, name: str, step: Callable[[], float | None], max_idle: float | None = None) -> None:
         self._name = name
         self._step = step
+        self._max_idle = max_idle
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -35,6 +38,7 @@ class Worker:
         self._bell = Bell()
         self._rung = False
         self._stopping = False
+        self._is_waiting = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -48,6 +52,11 @@ class Worker:
     def is_current_thread(self) -> bool:
         """Whether the caller is this very thread."""
         return self._thread is threading.current_thread()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether `wake` would make the thread, or a new one, look for work at once."""
+        return self._is_waiting or not self.is_alive
 
     def wake(self) -> None:
         """Makes the thread look for work soon; starts it if it does not run."""
@@ -84,6 +93,7 @@ class Worker:
         while not self._stopping:
             try:
                 self._loop()
+                return
             except BaseException:  # even SystemExit: a dead sender would cost records
                 _logger.exception("dis_logging: the background thread met an unforeseen error and goes on")
                 self._bell.wait(_PAUSE_AFTER_ERROR)
@@ -95,4 +105,8 @@ class Worker:
             if self._stopping:  # only now: what was there when it was told to stop is still done
                 return
             if wait is None or wait > 0:
-                self._bell.wait(wait)
+                self._is_waiting = True
+                was_rung = self._bell.wait(self._max_idle if wait is None else wait)
+                self._is_waiting = False
+                if wait is None and not was_rung and self._max_idle is not None:
+                    return

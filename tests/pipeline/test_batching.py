@@ -46,6 +46,7 @@ class Run:
         self.buffer.put(entry)
 
     def take(self, busy: set[str]) -> list[Entry]:
+        self.buffer.release(set(KEYS) - busy)
         batch = take_batch(self.buffer, self.limits, busy)
         self.taken += batch
         assert not busy & {entry[KEY] for entry in batch}
