@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -81,7 +81,7 @@ def set_policy(handler: DISHandler, changes: Mapping[str, float]) -> None:
     """Gives a handler that has not started yet the waits between probes that no option offers."""
     old = handler._pipeline
     policy = RetryPolicy(**{"backoff_initial": 0.001, "backoff_max": 0.01, "delivery_timeout": 30.0, **changes})
-    handler._pipeline = Pipeline(replace(old._options, policy=policy), old._sender, old._fallback._lookup)
+    handler._pipeline = Pipeline(old._options._replace(policy=policy), old._sender, old._fallback._lookup)
 
 
 # -- order ----------------------------------------------------------------------------------------------------------

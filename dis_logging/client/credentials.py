@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dis_logging import options
+from dis_logging.frozen import Frozen, set_field
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+@dataclass(init=False, repr=False, eq=False)
+class Credentials(Frozen):
     """
     An access key pair, temporary when it comes with a security token.
 
@@ -26,18 +27,21 @@ class Credentials:
         ConfigurationError: when one of them is empty or unfit for an HTTP header.
     """
 
+    __slots__ = ("ak", "sk", "security_token")  # noqa: RUF023 - their order
+    _hidden = frozenset({"sk", "security_token"})
+
     ak: str
-    sk: str = field(repr=False)
-    security_token: str = field(default="", repr=False)
+    sk: str
+    security_token: str
 
     @options.hide_arguments
     def __init__(self, ak: str, sk: str, security_token: str = "") -> None:
         # Java's SDK trims keys too: a trailing newline from a mounted file is the commonest reason for a bad signature.
-        object.__setattr__(self, "ak", options.secret("ak", ak))
-        object.__setattr__(self, "sk", options.secret("sk", sk))
+        set_field(self, "ak", options.secret("ak", ak))
+        set_field(self, "sk", options.secret("sk", sk))
         if security_token:
             security_token = options.secret("security_token", security_token)
-        object.__setattr__(self, "security_token", security_token)
+        set_field(self, "security_token", security_token)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("Credentials hold a secret key and cannot be pickled; make them anew in the other process")
@@ -49,11 +53,17 @@ class Credentials:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class AuthToken:
+@dataclass(init=False, repr=False, eq=False)
+class AuthToken(Frozen):
     """An IAM user token, sent as X-Auth-Token instead of a signature; DIS accepts one for 24 hours."""
 
-    value: str = field(repr=False)
+    __slots__ = ("value",)
+    _hidden = frozenset({"value"})
+
+    value: str
+
+    def __init__(self, value: str) -> None:
+        set_field(self, "value", value)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an IAM token is a secret and cannot be pickled")

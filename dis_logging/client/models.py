@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from dis_logging.frozen import Frozen, set_field
 
 
-@dataclass(frozen=True, slots=True)
-class PutRecordsRequestEntry:
+@dataclass(init=False, repr=False, eq=False)
+class PutRecordsRequestEntry(Frozen):
     """
     One record to upload.
 
@@ -22,15 +24,32 @@ class PutRecordsRequestEntry:
         timestamp: creation time in milliseconds since the epoch; known to the Java SDK only, not to the API reference.
     """
 
-    data: bytes | str = field(repr=False)
-    partition_key: str | None = None
-    explicit_hash_key: str | None = None
-    partition_id: str | None = None
-    timestamp: int | None = None
+    __slots__ = ("data", "partition_key", "explicit_hash_key", "partition_id", "timestamp")  # noqa: RUF023 - their order
+    _hidden = frozenset({"data"})
+
+    data: bytes | str
+    partition_key: str | None
+    explicit_hash_key: str | None
+    partition_id: str | None
+    timestamp: int | None
+
+    def __init__(
+        self,
+        data: bytes | str,
+        partition_key: str | None = None,
+        explicit_hash_key: str | None = None,
+        partition_id: str | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        set_field(self, "data", data)
+        set_field(self, "partition_key", partition_key)
+        set_field(self, "explicit_hash_key", explicit_hash_key)
+        set_field(self, "partition_id", partition_id)
+        set_field(self, "timestamp", timestamp)
 
 
-@dataclass(frozen=True, slots=True)
-class PutRecordsResultEntry:
+@dataclass(init=False, repr=False, eq=False)
+class PutRecordsResultEntry(Frozen):
     """
     What became of one record.
 
@@ -41,10 +60,20 @@ class PutRecordsResultEntry:
         error_message: DIS's text, cleaned of control characters; empty when the record was stored.
     """
 
-    partition_id: str = ""
-    sequence_number: str = ""
-    error_code: str = ""
-    error_message: str = ""
+    __slots__ = ("partition_id", "sequence_number", "error_code", "error_message")  # noqa: RUF023 - their order
+
+    partition_id: str
+    sequence_number: str
+    error_code: str
+    error_message: str
+
+    def __init__(
+        self, partition_id: str = "", sequence_number: str = "", error_code: str = "", error_message: str = ""
+    ) -> None:
+        set_field(self, "partition_id", partition_id)
+        set_field(self, "sequence_number", sequence_number)
+        set_field(self, "error_code", error_code)
+        set_field(self, "error_message", error_message)
 
     def __str__(self) -> str:
         return (
@@ -65,8 +94,8 @@ class Refusals(dict[int, PutRecordsResultEntry]):
     partition_ids: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PutRecordsResult:
+@dataclass(init=False, repr=False, eq=False)
+class PutRecordsResult(Frozen):
     """
     The answer to one PutRecords request.
 
@@ -76,5 +105,11 @@ class PutRecordsResult:
         records: one entry for each record of the request, in the request's order.
     """
 
+    __slots__ = ("failed_record_count", "records")
+
     failed_record_count: int
     records: tuple[PutRecordsResultEntry, ...]
+
+    def __init__(self, failed_record_count: int, records: tuple[PutRecordsResultEntry, ...]) -> None:
+        set_field(self, "failed_record_count", failed_record_count)
+        set_field(self, "records", records)

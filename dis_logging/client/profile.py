@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 from pathlib import Path
 
 from dis_logging import options
@@ -19,6 +18,9 @@ def read_profile(name: str) -> str | None:
     Raises:
         ConfigurationError: the file is there but cannot be read.
     """
+    # Imported for those who have a profile file: it takes longer than all of the client besides.
+    import configparser
+
     try:
         file = Path(
             options.from_environment("HUAWEICLOUD_SDK_CREDENTIALS_FILE") or Path.home() / ".huaweicloud" / "credentials"

@@ -14,12 +14,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
+
+from dis_logging.frozen import Frozen, set_field
 
 SERVICE = "dis"
 TERMINATOR = "sdk_request"
@@ -128,7 +129,8 @@ class Authorization(NamedTuple):
     signature: str
 
 
-_AUTHORIZATION = re.compile(
+# Compiled when first needed: only a server reads this header.
+_AUTHORIZATION = (
     r"(?P<algorithm>\S+)\s+(?P<kind>Credential|Access)=(?P<who>[^,\s]+)\s*,"
     r"\s*SignedHeaders=(?P<names>[^,\s]+)\s*,\s*Signature=(?P<signature>[0-9a-f]+)\s*"
 )
@@ -136,7 +138,7 @@ _AUTHORIZATION = re.compile(
 
 def parse_authorization(value: str) -> Authorization | None:
     """Returns the parts of an Authorization header in any of the four schemes, or None when it is none of them."""
-    match = _AUTHORIZATION.fullmatch(value)
+    match = re.fullmatch(_AUTHORIZATION, value)
     if match is None:
         return None
     ak, *scope = match["who"].split("/")
@@ -155,11 +157,16 @@ _SCHEMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Secret:
+class _Secret(Frozen):
     """A secret key as an argument of cached functions: tools that print arguments must not see it."""
 
-    value: str = field(repr=False)
+    __slots__ = ("value",)
+    _hidden = frozenset({"value"})
+
+    value: str
+
+    def __init__(self, value: str) -> None:
+        set_field(self, "value", value)
 
 
 def _hmac(key: bytes, text: str) -> bytes:

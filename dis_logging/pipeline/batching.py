@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES
 from dis_logging.pipeline.aggregation import Rooms, line_size
@@ -15,8 +15,7 @@ from dis_logging.pipeline.entry import DATA, KEY, Entry, place_of
 _BODY_MARGIN = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
+class BatchLimits(NamedTuple):
     """
     What one request may carry.
 

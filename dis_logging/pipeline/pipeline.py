@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from threading import get_ident
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
@@ -45,8 +44,7 @@ class ClosableSender(Sender, Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineOptions:
+class PipelineOptions(NamedTuple):
     """The options of `DISHandler` that the pipeline obeys, checked."""
 
     stream_name: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from queue import Empty, SimpleQueue
 
+from dis_logging.frozen import Frozen, set_field
 from dis_logging.pipeline.entry import DATA, EPOCH, Entry
 
 _REMEMBERED_EPOCHS = 100
@@ -37,8 +38,8 @@ class Epoch:
         return self.settled >= self.accepted
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerStats:
+@dataclass(init=False, repr=False, eq=False)
+class HandlerStats(Frozen):
     """
     A snapshot of a handler's counters since its creation, or since the fork that made this process.
 
@@ -54,6 +55,8 @@ class HandlerStats:
         retried: records attempted again, each time counted.
     """
 
+    __slots__ = ("emitted", "delivered", "failed", "dropped", "buffered", "requests", "retried")  # noqa: RUF023 - their order
+
     emitted: int
     delivered: int
     failed: int
@@ -61,6 +64,17 @@ class HandlerStats:
     buffered: int
     requests: int
     retried: int
+
+    def __init__(
+        self, emitted: int, delivered: int, failed: int, dropped: int, buffered: int, requests: int, retried: int
+    ) -> None:
+        set_field(self, "emitted", emitted)
+        set_field(self, "delivered", delivered)
+        set_field(self, "failed", failed)
+        set_field(self, "dropped", dropped)
+        set_field(self, "buffered", buffered)
+        set_field(self, "requests", requests)
+        set_field(self, "retried", retried)
 
 
 class Ledger:
