@@ -24,7 +24,9 @@ class Frozen:
         return tuple([getattr(self, name) for name in self.__slots__])
 
     def __repr__(self) -> str:
-        shown = [f"{name}={getattr(self, name)!r}" for name in self.__slots__ if name not in self._hidden]
+        # A traceback that shows local variables may come upon one whose constructor was interrupted.
+        names = [name for name in self.__slots__ if name not in self._hidden and hasattr(self, name)]
+        shown = [f"{name}={getattr(self, name)!r}" for name in names]
         return f"{type(self).__qualname__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:

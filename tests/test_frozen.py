@@ -49,3 +49,9 @@ def test_a_field_is_neither_changed_nor_deleted() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError, match="emitted"):
         del stats.emitted
     assert stats.emitted == 1
+
+
+def test_a_value_whose_constructor_was_interrupted_can_be_shown() -> None:
+    half_made = PutRecordsResult.__new__(PutRecordsResult)
+
+    assert repr(half_made) == "PutRecordsResult()"

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import Empty, Full
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 import urllib3
@@ -29,11 +29,13 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.response import BaseHTTPResponse
 
 from dis_logging.client.resolver import resolve
 from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, ServiceError, UnknownOutcomeError
 from dis_logging.escaping import escape
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse  # not in urllib3 1.26
 
 # An answer to 10,000 records is about 1.2 MB of JSON, so nothing honest comes near this.
 MAX_REPLY_BYTES = 4 * 1024 * 1024
