@@ -195,10 +195,17 @@ def unpack_tests(sdist: Path, where: Path) -> Path:
 SURPLUS = """
 import re
 from importlib.metadata import distributions, requires
+
+def normal(name):
+    return name.lower().replace("_", "-")
+
+installed = {normal(item.name) for item in distributions()}
+
 def needed(name):
     plain = [text for text in requires(name) or () if "extra ==" not in text]
-    return {name}.union(*(needed(re.match(r"[A-Za-z0-9._-]+", text)[0].lower().replace("_", "-")) for text in plain))
-installed = {item.name.lower().replace("_", "-") for item in distributions()}
+    names = {normal(re.match(r"[A-Za-z0-9._-]+", text)[0]) for text in plain}
+    return {name}.union(*(needed(name) for name in names & installed))  # some are for other Pythons only
+
 print(*sorted(installed - needed("requests") - needed("tenacity") - {"dis-logging"}))
 """
 ORIGIN = "import dis_logging, sysconfig; print(dis_logging.__file__.startswith(sysconfig.get_path('purelib')))"
