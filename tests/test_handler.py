@@ -359,7 +359,9 @@ def run(program: str) -> str:
 
 
 def test_importing_pulls_in_nothing_that_a_user_did_not_ask_for() -> None:
-    unwanted = ("asyncio", "sqlite3", "django", "logging.config", "dis_logging.emulator", "multiprocessing", "unittest")
+    standard = ("asyncio", "sqlite3", "configparser", "logging.config", "multiprocessing", "unittest", "argparse")
+    extras = ("django", "google.protobuf", "zstandard", "lz4", "cramjam")
+    unwanted = (*standard, *extras, "dis_logging.emulator", "dis_logging.client.protobuf", "dis_logging.commands")
 
     loaded = run(f"import sys, dis_logging; print(*[name for name in {unwanted!r} if name in sys.modules])")
 
