@@ -157,11 +157,11 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path, source: Path) -> None:
-    """Checks that *sdist* has every file of the repository that belongs into it, and no other."""
+    """Checks that *sdist* has every file that is committed, and no other."""
     with tarfile.open(sdist) as archive:
         packed = {name.split("/", 1)[1] for name in archive.getnames()}
     committed = set(run("git", "ls-files", cwd=source).splitlines())
-    expected = {name for name in committed if not name.startswith(".ci/")} | {"PKG-INFO"}
+    expected = committed | {"PKG-INFO"}
     require(
         packed == expected, f"the sdist lacks {sorted(expected - packed)}, or has stray {sorted(packed - expected)}"
     )
