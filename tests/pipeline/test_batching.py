@@ -77,7 +77,7 @@ steps = st.lists(
 )
 
 
-@given(steps=steps, limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150)))
+@given(steps=steps, limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150), st.just(0)))
 def test_order_is_kept_for_every_key_nothing_is_lost_and_limits_hold(
     steps: list[tuple[str, int] | set[str]], limits: BatchLimits
 ) -> None:
@@ -99,7 +99,7 @@ def test_order_is_kept_for_every_key_nothing_is_lost_and_limits_hold(
 
 @given(
     sizes=st.lists(st.integers(1, 60), max_size=40),
-    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150)),
+    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150), st.just(0)),
 )
 def test_without_busy_keys_entries_leave_in_the_order_they_came(sizes: list[int], limits: BatchLimits) -> None:
     run = Run(limits)
@@ -113,7 +113,7 @@ def test_without_busy_keys_entries_leave_in_the_order_they_came(sizes: list[int]
 
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=40),
-    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150)),
+    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 150), st.just(0)),
 )
 def test_a_batch_is_as_full_as_the_limits_allow(sizes: list[int], limits: BatchLimits) -> None:
     run = Run(limits)
