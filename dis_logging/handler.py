@@ -93,7 +93,8 @@ class DISHandler(logging.Handler):
         aggregate_bytes: of such a DIS record at most, 1 to 1,048,576; default 25 KiB, by which common streams are metered. A
             longer log record has a DIS record for itself. With it *max_batch_records* counts DIS records.
         fallback: gets the records that could not be delivered: a handler, the name of one, a ``cfg://handlers.x``
-            reference, or the configuration of one. Default: one escaped line each on stderr.
+            reference, or the configuration of one. Default: one escaped line each on stderr; with a drop policy one a minute,
+            and the records it is not told of count as dropped.
 
     Raises:
         ConfigurationError: an option is missing, malformed or out of range. The message names it.
@@ -165,6 +166,7 @@ class DISHandler(logging.Handler):
         self._explicit_hash_key = _check_text("explicit_hash_key", explicit_hash_key, is_hash_key)
         self._partition_id = _check_text("partition_id", partition_id, is_partition_id)
         self._by_name = self._partition_key is self._explicit_hash_key is self._partition_id is None
+        overflow_policy = options.choice("overflow", overflow, OverflowPolicy)
         pipeline_options = PipelineOptions(
             stream_name=self._stream_name,
             limits=BatchLimits(
@@ -177,11 +179,12 @@ class DISHandler(logging.Handler):
             flush_level=options.level("flush_level", flush_level),
             max_buffer_records=options.count("max_buffer_records", max_buffer_records),
             max_buffer_bytes=options.count("max_buffer_bytes", max_buffer_bytes, unit="bytes"),
-            overflow=options.choice("overflow", overflow, OverflowPolicy),
+            overflow=overflow_policy,
             block_timeout=options.seconds("block_timeout", block_timeout),
             shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
             policy=_check_policy(backoff_initial, backoff_max, delivery_timeout),
             max_in_flight=options.count("max_in_flight", max_in_flight, high=64, unit="requests"),
+            is_quiet=fallback is None and overflow_policy.drops,
         )
         self._size_of = line_size if pipeline_options.limits.aggregate_bytes else len
         self._shutdown_timeout = pipeline_options.shutdown_timeout

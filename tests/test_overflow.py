@@ -314,3 +314,36 @@ def test_memory_stays_within_its_bound_while_the_service_is_down(
     # The buffer is really full: of bytes, or of what it takes to hold so many short records.
     assert buffered >= min(buffer_mib * MIB // size, 8 * MIB // 256) - 1
     assert growth <= 2.5 * buffer_mib + 16
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_with_a_drop_policy_and_no_fallback_a_dead_service_fills_no_screen(
+    policy: str, capfd: pytest.CaptureFixture[str], restored_logging: None
+) -> None:
+    handler = DISHandler(
+        STREAM,
+        endpoint="http://127.0.0.1:9",
+        region="r",
+        project_id="p",
+        ak="a",
+        sk="s",
+        flush_interval=0.01,
+        backoff_initial=0.01,
+        delivery_timeout=0.1,
+        max_buffer_records=100,
+        overflow=policy,
+    )
+    logger = logging.getLogger("web")
+    logger.addHandler(handler)
+    for _ in range(4):
+        for number in range(100):
+            logger.warning("%190d\N{SNOWMAN}", number)
+        assert handler.flush(20)
+    handler.close()
+
+    stats = handler.stats()
+    first, last = capfd.readouterr().err.splitlines()
+    assert first.startswith("dis_logging: not delivered: network (no connection to DIS: ")
+    assert len(first) + len(last) < 1000
+    assert last == f"dis_logging: not delivered: {stats.dropped} others since the last line here"
+    assert (stats.emitted, stats.failed, stats.buffered) == (400, 1, 0)

@@ -32,6 +32,11 @@ class OverflowPolicy(str, Enum):
     DROP_OLDEST = "drop_oldest"
     BLOCK = "block"
 
+    @property
+    def drops(self) -> bool:
+        """Whether the user has chosen to lose records rather than to hear of each."""
+        return self in (OverflowPolicy.DROP_NEWEST, OverflowPolicy.DROP_OLDEST)
+
 
 class Buffer:
     """
@@ -189,7 +194,7 @@ class Buffer:
                 if not self._drop_oldest():
                     return self._drop_newest(entry)
             return True
-        if self._policy in (OverflowPolicy.DROP_NEWEST, OverflowPolicy.DROP_OLDEST):
+        if self._policy.drops:
             return self._drop_newest(entry)
         if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes and self._wait_for_room(size):
             return True

@@ -28,6 +28,9 @@ _MAX_OVERFLOW_BYTES = 4 * 1024 * 1024
 _PATIENCE = 0.1
 # A fallback that has been in one call for so long is taken for stuck, and not waited for.
 _STUCK_AFTER = 1.0
+# With a drop policy and no fallback of the user's own: how often stderr gets a line, and how much of a text it shows.
+_QUIET_SECONDS = 60.0
+_QUIET_TEXT = 200
 
 FallbackLookup = Callable[[], "logging.Handler | None"]
 
@@ -43,10 +46,13 @@ class Fallback:
         lookup: returns the handler, or None while there is none; asked until it gives one.
         stream_name: told to the handler with each failure.
         ledger: where each failure is counted once the handler has it.
+        is_quiet: the user chose to drop records and named no handler: stderr gets one line a minute, and what it is not told
+            is counted as dropped.
     """
 
-    def __init__(self, lookup: FallbackLookup, stream_name: str, ledger: Ledger) -> None:
+    def __init__(self, lookup: FallbackLookup, stream_name: str, ledger: Ledger, *, is_quiet: bool = False) -> None:
         self._lookup = lookup
+        self._is_quiet = is_quiet
         self._handler: logging.Handler | None = None
         self._stream_name = stream_name
         self._worker = Worker("dis_logging-fallback", self._step)
@@ -60,6 +66,8 @@ class Fallback:
         self._current_since = 0.0
         self._overflow_entries = 0
         self._overflow_bytes = 0
+        self._silent_until = 0.0
+        self._untold = 0
         self._idle = Bell()
         self._worker.reset_after_fork()
 
@@ -97,7 +105,7 @@ class Fallback:
                     lock.release()
         else:
             patience = 0.0 if self._is_stuck() else _PATIENCE
-            self._last_resort(failure, "" if self._handler is None else "the fallback is busy", patience)
+            self._last_resort(pending, "" if self._handler is None else "the fallback is busy", patience)
             self._settle(pending)
 
     def drain(self, deadline: float) -> None:
@@ -113,11 +121,11 @@ class Fallback:
                 self._step()
         stuck = self._current
         if stuck is not None:
-            self._last_resort(stuck.failure, "the fallback did not take it in time", patience=0.0)
+            self._last_resort(stuck, "the fallback did not take it in time", patience=0.0)
             self._settle(stuck)
         while self._queue:
             pending = self._queue.popleft()
-            self._last_resort(pending.failure, "the fallback did not take it in time", patience=0.0)
+            self._last_resort(pending, "the fallback did not take it in time", patience=0.0)
             self._settle(pending)
 
     def _is_stuck(self) -> bool:
@@ -125,6 +133,7 @@ class Fallback:
 
     def stop(self) -> None:
         """Ends the thread after its current failure."""
+        self._tell_untold()
         self._worker.stop()
 
     @property
@@ -162,7 +171,7 @@ class Fallback:
         try:
             if handler is None or id(self) in failure.entry[TRAIL]:
                 # Its own fallback led back to us: handing it over once more would go round for ever.
-                self._last_resort(failure)
+                self._last_resort(pending)
                 return
             record = failed_record(failure, self._stream_name, id(self))
             with delivering(fallback_of=id(self)):
@@ -170,7 +179,7 @@ class Fallback:
                 if record.levelno >= handler.level:
                     handler.handle(record)
         except BaseException as error:
-            self._last_resort(failure, f"the fallback raised {type(error).__name__}")
+            self._last_resort(pending, f"the fallback raised {type(error).__name__}")
             if not isinstance(error, Exception):
                 raise  # Ctrl-C in a thread that hands over by itself
         finally:
@@ -185,11 +194,31 @@ class Fallback:
             size = len(failure.entry[DATA])
             self._overflow_entries -= 1
             self._overflow_bytes -= size
-        self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
+        if pending.is_untold:
+            self._ledger.settle_dropped(failure.entry, buffered=failure.buffered)
+        else:
+            self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
 
-    def _last_resort(self, failure: Failure, why: str = "", patience: float | None = None) -> None:
+    def _last_resort(self, pending: _Pending, why: str = "", patience: float | None = None) -> None:
         """Writes a line on stderr; with *patience*, only if stderr takes it within so many seconds."""
-        line = _stderr_line(failure, why)
+        if not self._is_quiet:
+            self._write(_stderr_line(pending.failure, why), patience)
+        elif time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + _QUIET_SECONDS
+            untold, self._untold = self._untold, 0
+            why = f"{why}, " * bool(why) + f"as {untold} others since the last line here" * bool(untold)
+            self._write(_stderr_line(pending.failure, why, _QUIET_TEXT), patience)
+        else:
+            pending.is_untold = True
+            self._untold += 1
+
+    def _tell_untold(self) -> None:
+        untold, self._untold = self._untold, 0
+        if untold:
+            self._write(f"dis_logging: not delivered: {untold} others since the last line here\n", patience=0.0)
+
+    @staticmethod
+    def _write(line: str, patience: float | None) -> None:
         try:
             if sys.stderr is not None and (patience is None or _takes_more(sys.stderr, patience)):
                 sys.stderr.write(line)
@@ -200,10 +229,11 @@ class Fallback:
 class _Pending:
     """A failure on its way to the handler; settled once, even if two threads give up on it."""
 
-    __slots__ = ("failure", "in_backlog", "settled")
+    __slots__ = ("failure", "in_backlog", "is_untold", "settled")
 
     def __init__(self, failure: Failure, *, in_backlog: bool = True) -> None:
         self.failure = failure
+        self.is_untold = False  # neither a handler nor stderr has heard of it
         self.in_backlog = in_backlog
         self.settled = False
 
@@ -239,11 +269,12 @@ def failed_record(failure: Failure, stream_name: str, handler_id: int) -> loggin
     return record
 
 
-def _stderr_line(failure: Failure, why: str) -> str:
+def _stderr_line(failure: Failure, why: str, limit: int | None = None) -> str:
     entry = Fields(*failure.entry)
     reason = failure.code + (f" ({failure.message})" if failure.message else "") + (f", {why}" if why else "")
     level = logging.getLevelName(entry.levelno)
-    return f"dis_logging: not delivered: {escape(reason)}: {escape(entry.name)} {level}: {escape(_text(entry))}\n"
+    text = escape(_text(entry), limit)
+    return f"dis_logging: not delivered: {escape(reason)}: {escape(entry.name)} {level}: {text}\n"
 
 
 def _text(entry: Fields) -> str:

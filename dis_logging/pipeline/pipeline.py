@@ -58,6 +58,7 @@ class PipelineOptions(NamedTuple):
     shutdown_timeout: float
     policy: RetryPolicy
     max_in_flight: int
+    is_quiet: bool
 
 
 class Pipeline:
@@ -77,7 +78,7 @@ class Pipeline:
             Worker(f"dis_logging-sender-{number}", self._assist, _SENDER_IDLE)
             for number in range(2, options.max_in_flight + 1)
         ]
-        self._fallback = Fallback(fallback, options.stream_name, Ledger())
+        self._fallback = Fallback(fallback, options.stream_name, Ledger(), is_quiet=options.is_quiet)
         self._set_up()
         lifecycle.know(self)
 
