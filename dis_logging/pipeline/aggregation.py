@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
 
 _LINE_FEED = b"\n"
-_QUOTE = b'"'
+_QUOTE = ord('"')
 
 
 class Aggregation(str, Enum):
@@ -32,8 +32,8 @@ class Aggregation(str, Enum):
 
 
 def line_of(data: bytes) -> bytes:
-    """Returns the line that stands for the text in *data*, which is UTF-8."""
-    if _LINE_FEED in data or data.startswith(_QUOTE):
+    """Returns the line that stands for the text in *data*, which is UTF-8 and not empty."""
+    if _LINE_FEED in data or data[0] == _QUOTE:
         return json.dumps(data.decode(), ensure_ascii=False).encode()
     return data
 
@@ -41,25 +41,6 @@ def line_of(data: bytes) -> bytes:
 def line_size(data: bytes) -> int:
     """Returns the bytes of the line that stands for the text in *data*, without a line feed."""
     return len(line_of(data))
-
-
-class Rooms:
-    """How full the latest DIS record of each place is, while a batch is made of them."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._sizes: dict[Any, int] = {}
-
-    def has_room(self, place: Any, size: int) -> bool:
-        """Returns whether a line of that *size* may join the latest record of *place*."""
-        taken = self._sizes.get(place)
-        return taken is not None and taken + 1 + size <= self._max_bytes
-
-    def take(self, place: Any, size: int) -> bool:
-        """Counts a line in; returns whether it joins the latest record of *place*, False when it begins a new one."""
-        joins = self.has_room(place, size)
-        self._sizes[place] = self._sizes[place] + 1 + size if joins else size
-        return joins
 
 
 def join(entries: Sequence[Entry], max_bytes: int) -> tuple[list[WireEntry], list[list[int]]]:
@@ -71,22 +52,30 @@ def join(entries: Sequence[Entry], max_bytes: int) -> tuple[list[WireEntry], lis
     Args:
         max_bytes: of the data of a DIS record; an entry that is longer has one for itself.
     """
-    rooms = Rooms(max_bytes)
-    groups: list[list[int]] = []
-    lines: list[list[bytes]] = []
-    latest: dict[Any, int] = {}
+    groups: list[_Group] = []
+    latest: dict[Any, _Group] = {}
     for index, entry in enumerate(entries):
-        place = place_of(entry)
         line = line_of(entry[DATA])
-        if rooms.take(place, len(line)):
-            groups[latest[place]].append(index)
-            lines[latest[place]].append(line)
-        else:
-            latest[place] = len(groups)
-            groups.append([index])
-            lines.append([line])
-    heads = [entries[group[0]] for group in groups]
-    records: list[WireEntry] = [
-        (_LINE_FEED.join(parts), head[KEY], head[ROUTING]) for parts, head in zip(lines, heads, strict=True)
-    ]
-    return records, groups
+        place = entry[KEY] if entry[ROUTING] is None else place_of(entry)
+        group = latest.get(place)
+        if group is None or group.size + len(line) > max_bytes:
+            group = latest[place] = _Group(entry)
+            groups.append(group)
+        group.lines.append(line)
+        group.indices.append(index)
+        group.size += len(line) + 1
+    records: list[WireEntry] = [(_LINE_FEED.join(group.lines), group.key, group.routing) for group in groups]
+    return records, [group.indices for group in groups]
+
+
+class _Group:
+    """A DIS record in the making: its lines, their size with a line feed after each, and the indices of their entries."""
+
+    __slots__ = ("indices", "key", "lines", "routing", "size")
+
+    def __init__(self, first: Entry) -> None:
+        self.key = first[KEY]
+        self.routing = first[ROUTING]
+        self.lines: list[bytes] = []
+        self.indices: list[int] = []
+        self.size = 0

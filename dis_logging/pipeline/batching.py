@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES
-from dis_logging.pipeline.aggregation import Rooms, line_size
+from dis_logging.pipeline.aggregation import line_of
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import DATA, KEY, Entry, place_of
+from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, place_of
 
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
@@ -81,18 +81,20 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
 
 def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> None:
     """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
-    parked, popleft = buffer.parked, buffer.queue.popleft
-    some_wait = bool(busy or parked or admits)
+    parked, queue = buffer.parked, buffer.queue
+    if not (busy or parked or admits):
+        buffer.count_taken(*cut.fill(queue))
+        return
     taken = size = 0
     while True:
         try:
-            entry = popleft()
+            entry = queue.popleft()
         except IndexError:
             break
-        if some_wait and (entry[KEY] in busy or entry[KEY] in parked):
+        if entry[KEY] in busy or entry[KEY] in parked:
             buffer.park(entry)
         elif not cut.fits(entry):
-            buffer.queue.appendleft(entry)
+            queue.appendleft(entry)
             break
         elif admits is None or admits(entry):
             cut.add(entry)
@@ -110,44 +112,95 @@ class _Cut:
         self.batch: list[Entry] = []
         self._max_records = limits.max_records
         self._max_bytes = limits.max_bytes
-        self._records = 0
+        self._records = 0.0
         self._payload = 0
-        self._encoded = _BODY_MARGIN
-        self._added = (0, 0, 0)
+        self._encoded = float(_BODY_MARGIN)
+        self._asked = (0.0, 0, 0.0)  # what the three would be with the entry that was asked about last
 
     def fits(self, entry: Entry) -> bool:
         size = len(entry[DATA])
-        return self._have_room(1, size, size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
+        return self._has_room(1, size, size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
 
-    def _have_room(self, records: int, payload: int, encoded: int) -> bool:
-        self._added = records, payload, encoded
+    def _has_room(self, records: float, size: int, encoded: float) -> bool:
+        self._asked = records, payload, encoded = self._records + records, self._payload + size, self._encoded + encoded
         return not self.batch or (
-            self._payload + payload <= self._max_bytes
-            and self._encoded + encoded <= MAX_BODY_BYTES
-            and self._records + records <= self._max_records
+            payload <= self._max_bytes and encoded <= MAX_BODY_BYTES and records <= self._max_records
         )
 
     def add(self, entry: Entry) -> None:
-        records, payload, encoded = self._added
-        self._records += records
-        self._payload += payload
-        self._encoded += encoded
+        self._records, self._payload, self._encoded = self._asked
         self.batch.append(entry)
+
+    def fill(self, queue: deque[Entry]) -> tuple[int, int]:
+        """Moves what fits from *queue* to the batch; returns how many entries, and payload bytes, that were."""
+        # What fits and add do, without calling them: every entry goes this way unless some have to wait.
+        batch, popleft, add = self.batch, queue.popleft, self.batch.append
+        before, payload, encoded = len(batch), self._payload, self._encoded
+        max_records, max_bytes = self._max_records, self._max_bytes
+        while True:
+            try:
+                entry = popleft()  # another thread may drop the last one at any time
+            except IndexError:
+                break
+            size = len(entry[DATA])
+            payload += size
+            encoded += size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
+            if (payload > max_bytes or encoded > MAX_BODY_BYTES or len(batch) >= max_records) and batch:
+                queue.appendleft(entry)
+                payload -= size
+                break
+            add(entry)
+        taken = payload - self._payload
+        self._records, self._payload, self._encoded = len(batch), payload, encoded
+        return len(batch) - before, taken
 
 
 class _AggregatedCut(_Cut):
-    """A batch in which the entries of one place share DIS records, as `aggregation.join` will join them."""
+    """
+    A batch in which the entries of one place share DIS records, as `aggregation.join` will join them.
+
+    How many DIS records these will be is known once they are joined; never more than one for each place, and for each
+    entry twice its share of *aggregate_bytes*, as two of a place that follow each other hold more than that together.
+    """
 
     def __init__(self, limits: BatchLimits) -> None:
         super().__init__(limits)
-        self._rooms = Rooms(limits.aggregate_bytes)
+        self._share = 2 / limits.aggregate_bytes
+        self._places: set[Any] = set()
 
     def fits(self, entry: Entry) -> bool:
-        size = line_size(entry[DATA]) + 1  # the line feed
-        if self._rooms.has_room(place_of(entry), size - 1):
-            return self._have_room(0, size, size * 4 // 3 + 1)
-        return self._have_room(1, size, size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
+        size = len(line_of(entry[DATA])) + 1  # the line feed
+        records = min(2.0, size * self._share) + (place_of(entry) not in self._places)
+        overhead = KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
+        return self._has_room(records, size, size * 4 / 3 + records * overhead)
 
     def add(self, entry: Entry) -> None:
         super().add(entry)
-        self._rooms.take(place_of(entry), line_size(entry[DATA]))
+        self._places.add(place_of(entry))
+
+    def fill(self, queue: deque[Entry]) -> tuple[int, int]:
+        before, taken = len(self.batch), 0
+        batch, places, share = self.batch, self._places, self._share
+        max_records, max_bytes = self._max_records, self._max_bytes
+        records, payload, encoded = self._records, self._payload, self._encoded
+        while True:
+            try:
+                entry = queue.popleft()
+            except IndexError:
+                break
+            size = len(line_of(entry[DATA])) + 1
+            part = size * share if size * share < 2 else 2.0
+            place = entry[KEY] if entry[ROUTING] is None else place_of(entry)
+            if place not in places:
+                part += 1
+            records += part
+            payload += size
+            encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
+            if (payload > max_bytes or encoded > MAX_BODY_BYTES or records > max_records) and batch:
+                queue.appendleft(entry)
+                break
+            self._records, self._payload, self._encoded = records, payload, encoded
+            places.add(place)
+            batch.append(entry)
+            taken += len(entry[DATA])
+        return len(batch) - before, taken
