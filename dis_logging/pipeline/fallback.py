@@ -247,10 +247,23 @@ def _takes_more(stream: TextIO, patience: float) -> bool:
     return bool(select.select([], [descriptor], [], patience)[1])
 
 
-def failed_record(failure: Failure, stream_name: str, handler_id: int) -> logging.LogRecord:
+class FailedRecord(logging.LogRecord):
+    """
+    A record that was given up, for the fallback.
+
+    Attributes:
+        dis_data: what should have been sent, byte for byte; the message has it as text. In a slot, because formatters and
+            handlers that take all of a record's ``__dict__`` would show, or send, the message twice.
+    """
+
+    __slots__ = ("dis_data",)
+    dis_data: bytes
+
+
+def failed_record(failure: Failure, stream_name: str, handler_id: int) -> FailedRecord:
     """Returns the record that a fallback gets: the original's origin, the formatted text, and the reason."""
     entry = Fields(*failure.entry)
-    record = logging.LogRecord(
+    record = FailedRecord(
         entry.name, entry.levelno, entry.pathname, entry.lineno, _text(entry), None, None, entry.function
     )
     if isinstance(entry.created, int | float) and math.isfinite(entry.created):  # makeLogRecord takes anything
@@ -259,6 +272,7 @@ def failed_record(failure: Failure, stream_name: str, handler_id: int) -> loggin
         record.msecs = int((entry.created - int(entry.created)) * 1000) + 0.0  # whole, as logging makes them
     record.threadName = entry.thread_name
     record.thread = None
+    record.dis_data = entry.data
     record.dis_error_code = failure.code
     record.dis_error_message = failure.message
     record.dis_stream_name = stream_name
