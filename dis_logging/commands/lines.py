@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dis_logging.client.wire import MAX_RECORD_BYTES
 from dis_logging.commands.undelivered import LongLine, Undelivered
 from dis_logging.handler import DISHandler
-from dis_logging.pipeline.entry import FailureReason
 
 STDIN = "-"
 _CHUNK_BYTES = 64 * 1024
@@ -116,7 +115,8 @@ class Feeder(threading.Thread):
 
     Args:
         inputs: to be read one after the other; one that cannot be read has an error afterwards.
-        handler: should block when its buffer is full. The formatter must take records whose ``msg`` is a line in bytes.
+        handler: should block when its buffer is full. The formatter must take records whose ``msg`` is a line in bytes and whose
+            ``lineno`` counts the lines of all inputs.
         undelivered: gets the lines that the handler does not.
         interruption: requests the end.
     """
@@ -129,6 +129,7 @@ class Feeder(threading.Thread):
         self._handler = handler
         self._undelivered = undelivered
         self._interruption = interruption
+        self._number = 0
         self.bytes_read = 0
         #: False when a defect has ended it.
         self.is_complete = False
@@ -192,10 +193,12 @@ class Feeder(threading.Thread):
             self._end(long_line, source)
             return
         source.lines += 1
+        self._number += 1
         if self._interruption.is_requested:
-            self._undelivered.keep(line, FailureReason.CLOSED.value, "interrupted before it was sent")
+            self._undelivered.hold()
+            self._undelivered.keep_unsent(self._number, line)
         else:
-            record = logging.LogRecord(source.key, logging.INFO, str(source), source.lines, line, None, None)
+            record = logging.LogRecord(source.key, logging.INFO, str(source), self._number, line, None, None)
             self._handler.handle(record)
 
     @staticmethod

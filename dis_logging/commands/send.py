@@ -33,6 +33,8 @@ _LONGEST_TIMEOUT = 86_400.0
 # Enough to keep the sender busy, and little enough to be handed over in a moment when the end is near.
 _BUFFER_RECORDS = 5_000
 _BUFFER_BYTES = 8 * _MIB
+# Somebody may be waiting for the lines that trickle through a pipe.
+_FLUSH_INTERVAL = 0.25
 # How long Ctrl-C leaves for delivering what was read.
 _LAST_SECONDS = 5.0
 _LOOK_INTERVAL = 0.1
@@ -157,6 +159,7 @@ class _Shipment:
             arguments.stream,
             fallback=undelivered,
             overflow=OverflowPolicy.BLOCK,
+            flush_interval=_FLUSH_INTERVAL,
             block_timeout=_LONGEST_TIMEOUT,
             max_buffer_records=_BUFFER_RECORDS,
             max_buffer_bytes=_BUFFER_BYTES,
@@ -179,10 +182,12 @@ class _Shipment:
                     self._show_progress()
                 self._progress.clear()
                 if self._interruption.is_requested:
+                    self._undelivered.hold()
                     _say("interrupted, delivering what was read")
             finally:
                 self._handler.close()  # by now it has nothing left, unless this is an early end
                 self._feeder.join(_READER_PATIENCE)
+                self._undelivered.release()
         return self._conclude(time.monotonic() - began)
 
     def _show_progress(self) -> None:

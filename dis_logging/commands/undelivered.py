@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import NamedTuple
 
 from dis_logging.client.wire import MAX_RECORD_BYTES
 from dis_logging.escaping import escape
@@ -18,6 +19,15 @@ from dis_logging.pipeline.fallback import FailedRecord
 
 _TOO_LARGE = FailureReason.TOO_LARGE.value
 _SHOWN_OF_LONG_LINE = 200
+
+
+class _Kept(NamedTuple):
+    """A line that was not delivered, which of all lines it is, and why; lines sort in the order in which they were read."""
+
+    number: int
+    line: bytes
+    code: str
+    message: str
 
 
 class Undelivered(logging.Handler):
@@ -47,6 +57,7 @@ class Undelivered(logging.Handler):
         self._clear_progress = clear_progress
         self._mutex = threading.Lock()
         self._long_line: LongLine | None = None
+        self._held: list[_Kept] | None = None
         self._end = 0
         # Never an existing file: it may be the input, or hold the lines that failed the last time.
         self._file = None if path is None else open(path, "xb", buffering=0)  # noqa: SIM115 - closed in __exit__
@@ -66,18 +77,42 @@ class Undelivered(logging.Handler):
         if line == b"\n":  # what the handler makes of an empty line, since DIS takes no empty record
             line = b""
         reason = vars(record)
-        self.keep(line, reason["dis_error_code"], reason["dis_error_message"], reason["dis_outcome_unknown"])
+        with self._mutex:
+            self.outcome_unknown += reason["dis_outcome_unknown"]
+        self.keep(_Kept(record.lineno, line, reason["dis_error_code"], reason["dis_error_message"]))
         return True
 
-    def keep(self, line: bytes, code: str, message: str, outcome_unknown: bool = False) -> None:
-        """Keeps *line*, which was not delivered because of *code*."""
+    def keep_unsent(self, number: int, line: bytes) -> None:
+        """Keeps a line that was read when the end had been requested; *number* counts all lines."""
+        self.keep(_Kept(number, line, FailureReason.CLOSED.value, "interrupted before it was sent"))
+
+    def keep(self, kept: _Kept) -> None:
+        """Keeps a line, now or when it is its turn."""
         with self._mutex:
-            self.reasons[code] += 1
-            self.outcome_unknown += outcome_unknown
-            if self._long_line is None:
-                self._put(line, code, message)
+            self.reasons[kept.code] += 1
+            if self._held is not None:
+                self._held.append(kept)
+            elif self._long_line is not None:
+                self._long_line.waiting.append(kept)
             else:
-                self._long_line.waiting.append((line, code, message))
+                self._put(kept)
+
+    def hold(self) -> None:
+        """
+        Makes `release` write what comes from now on: at an early end it comes from two threads.
+
+        That is no more than the handler's buffer and a chunk of the input hold.
+        """
+        with self._mutex:
+            if self._held is None:
+                self._held = []
+
+    def release(self) -> None:
+        """Writes what was held, in the order in which it was read."""
+        with self._mutex:
+            held, self._held = self._held or [], None
+            for kept in sorted(held):
+                self._put(kept)
 
     def begin_long_line(self) -> LongLine:
         """Begins a line that comes in pieces; what is kept meanwhile follows it."""
@@ -98,17 +133,17 @@ class Undelivered(logging.Handler):
                     self.unwritable += self._file is not None
                     message = f"{where} has {line.size} bytes, DIS takes {MAX_RECORD_BYTES}; this is its beginning"
                     self._show(line.beginning, _TOO_LARGE, message)
-            for waiting in line.waiting:
-                self._put(*waiting)
+            for kept in line.waiting:
+                self._put(kept)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def _put(self, line: bytes, code: str, message: str) -> None:
+    def _put(self, kept: _Kept) -> None:
         if self._file is None:
-            self._show(line, code, message)
-        elif not self.append(line + b"\n"):
+            self._show(kept.line, kept.code, kept.message)
+        elif not self.append(kept.line + b"\n"):
             self.unwritable += 1
-            self._show(line, code, message)
+            self._show(kept.line, kept.code, kept.message)
 
     def append(self, data: bytes) -> bool:
         """Appends *data* and returns whether the file has taken all of it; if not, it has nothing of it."""
@@ -166,7 +201,7 @@ class LongLine:
         self.beginning = b""
         self.is_written = True
         #: What is to be kept once the line has ended.
-        self.waiting: list[tuple[bytes, str, str]] = []
+        self.waiting: list[_Kept] = []
 
     def add(self, piece: bytes) -> None:
         """Writes a piece of the line."""
