@@ -2,17 +2,24 @@
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import requests
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from dis_logging import HandlerStats
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Refuse
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PROGRAMS = ["put_records.py", "script.py", "dictconfig.py", "django_project/run.py"]
+PROGRAMS = ["put_records.py", "script.py", "dictconfig.py", "openmetrics.py", "django_project/run.py"]
 # What an account, a proxy or another Django project may have left in the environment.
 HIDDEN = re.compile(r"DIS_LOGGING_.*|HUAWEICLOUD_.*|DJANGO_.*|.*_proxy", re.IGNORECASE)
 
@@ -42,6 +49,11 @@ def account_at(dis: DISEmulator) -> dict[str, str]:
     }
 
 
+def metrics_of(text: str) -> list[Metric]:
+    """Returns what a reader of OpenMetrics makes of *text*; it raises for what is none."""
+    return list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call] # as the library has it
+
+
 def test_every_example_is_run_here() -> None:
     programs = {
         str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text("utf-8")
@@ -64,7 +76,14 @@ def test_example_uses_the_account_that_is_configured(program: str, tmp_path: Pat
         stored = sum(dis.record_count(name) for name in ("dis-demo", "app-logs", "web-logs"))
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert stored == {"put_records.py": 3, "script.py": 4, "dictconfig.py": 2, "django_project/run.py": 3}[program]
+    expected = {
+        "put_records.py": 3,
+        "script.py": 4,
+        "dictconfig.py": 2,
+        "openmetrics.py": 3,
+        "django_project/run.py": 3,
+    }
+    assert stored == expected[program]
 
 
 def test_put_records_prints_what_the_official_page_prints(tmp_path: Path) -> None:
@@ -109,6 +128,67 @@ def test_dictconfig_sends_what_fits_and_files_what_does_not(tmp_path: Path) -> N
     assert second.endswith("WARNING shop.stock 绿茶 is running low")
     assert "too_large" in filed
     assert (tmp_path / "undelivered.log").read_text("utf-8").count("\n") == 1
+
+
+def test_openmetrics_shows_every_counter(tmp_path: Path) -> None:
+    families = {each.name: each for each in metrics_of(run("openmetrics.py", tmp_path).stdout)}
+
+    assert list(families) == [f"dis_logging_{field.name}" for field in fields(HandlerStats)]
+    assert {name for name, family in families.items() if family.type == "gauge"} == {"dis_logging_buffered"}
+    assert {family.type for family in families.values()} == {"gauge", "counter"}
+    assert all(family.documentation for family in families.values())
+    (emitted,) = families["dis_logging_emitted"].samples
+    assert (emitted.name, emitted.labels, emitted.value) == ("dis_logging_emitted_total", {"stream": "app-logs"}, 3)
+
+
+def test_openmetrics_shows_numbers_by_word_and_odd_text(capfd: pytest.CaptureFixture[str]) -> None:
+    """What HandlerStats does not have as yet."""
+    program = r"""
+import openmetrics
+print(*openmetrics.metric("reasons", {'a "b"\\\n': {"network": 2, "DIS.4303": 1}}), sep="\n")
+print(*openmetrics.metric("latency", {"a": 0.25}), "# EOF", sep="\n")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=EXAMPLES, check=True, timeout=60)
+
+    reasons, latency = metrics_of(capfd.readouterr().out)
+    assert [(sample.name, sample.labels, sample.value) for sample in reasons.samples] == [
+        ("dis_logging_reasons_total", {"stream": 'a "b"\\\n', "reason": "network"}, 2),
+        ("dis_logging_reasons_total", {"stream": 'a "b"\\\n', "reason": "DIS.4303"}, 1),
+    ]
+    assert (latency.type, latency.samples[0].value) == ("gauge", 0.25)
+
+
+def test_openmetrics_serves_until_ctrl_c(tmp_path: Path) -> None:
+    with DISEmulator(streams={"app-logs": 3}) as dis, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        environment = {name: value for name, value in os.environ.items() if not HIDDEN.fullmatch(name)}
+        with subprocess.Popen(
+            [sys.executable, "-W", "error", EXAMPLES / "openmetrics.py", str(port)],
+            cwd=tmp_path,
+            env={**environment, **account_at(dis)},
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"serving http://127.0.0.1:{port}/metrics, Ctrl-C ends it\n".encode()
+            assert dis.wait_for(lambda dis: dis.record_count("app-logs") == 3)
+            answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10, proxies={"http": ""})
+            missing = requests.get(f"http://127.0.0.1:{port}/other", timeout=10, proxies={"http": ""})
+            process.send_signal(signal.SIGINT)
+            code = process.wait(30)
+
+    assert (answer.status_code, missing.status_code, code) == (200, 404, 0)
+    assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert metrics_of(answer.text)
+
+
+def test_openmetrics_tells_a_port_that_is_none(tmp_path: Path) -> None:
+    result = run("openmetrics.py", tmp_path, "http")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "invalid int value: 'http'" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_django_ships_its_errors_and_the_records_of_the_application(tmp_path: Path) -> None:
