@@ -273,8 +273,8 @@ class DISHandler(logging.Handler):
             data = text.encode() or b"\n"
         except UnicodeEncodeError:  # a lone surrogate
             data = text.encode("utf-8", "backslashreplace")
-        except AttributeError:  # no text
-            data = _bytes_of(text)
+        except AttributeError:
+            data = self._bytes_of(record, text)
         # By item from here on: that takes less than half the time of an attribute.
         name, levelno = attributes["name"], attributes["levelno"]
         if name.__class__ is not str or levelno.__class__ is not int:
@@ -304,6 +304,17 @@ class DISHandler(logging.Handler):
             pipeline.reject(entry, FailureReason.TOO_LARGE, message)
         else:
             pipeline.put(entry, may_block)
+
+    def _bytes_of(self, record: logging.LogRecord, formatted: object) -> bytes:
+        """
+        Returns what a formatter made instead of text: bytes as they are, as of structlog with orjson.
+
+        Anything else is a mistake, which is reported, but costs no record.
+        """
+        if isinstance(formatted, bytes | bytearray | memoryview):
+            return bytes(formatted) or b"\n"
+        self.handleError(record)
+        return _text_of(formatted).encode("utf-8", "backslashreplace") or b"\n"
 
     def _place(self, record: logging.LogRecord, name: str) -> tuple[str, Routing | None]:
         """Returns the partition key of *record*, and what the user's options say besides."""
@@ -451,13 +462,6 @@ def _rescued_text(record: logging.LogRecord, error: Exception) -> str:
     """Returns what can be said of a record that cannot be formatted, so that it costs at most its arguments."""
     message = _text_of(record.msg)
     return f"{message} [dis_logging: not formatted, {type(error).__name__}: {escape(_text_of(error), 200)}]"
-
-
-def _bytes_of(formatted: object) -> bytes:
-    """Returns what a formatter made instead of text: bytes as they are, as of structlog with orjson, anything else as text."""
-    if not isinstance(formatted, bytes | bytearray | memoryview):
-        formatted = _text_of(formatted).encode("utf-8", "backslashreplace")
-    return bytes(formatted) or b"\n"
 
 
 def _text_of(thing: object) -> str:

@@ -505,7 +505,7 @@ def test_a_record_without_name_and_level_costs_its_neighbours_nothing(
     assert assert_accounts_balance(handler, dis, fallback, ["before", "without both", "after"]).delivered == 3
 
 
-def test_a_formatter_that_returns_no_text_costs_its_record_and_is_reported(
+def test_a_formatter_that_returns_no_text_costs_no_record_and_is_reported(
     dis: DISEmulator, handler: DISHandler, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken(logging.Formatter):
@@ -517,7 +517,7 @@ def test_a_formatter_that_returns_no_text_costs_its_record_and_is_reported(
         logger.info(message)
     handler.close()
 
-    assert [record.text for record in dis.records(STREAM)] == ["before", "after"]
+    assert [record.text for record in dis.records(STREAM)] == ["before", "{'not': 'text'}", "after"]
     assert "--- Logging error ---" in capsys.readouterr().err
 
 

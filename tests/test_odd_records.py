@@ -4,7 +4,9 @@ Records whose attributes are not what `logging` makes them: none of them, and no
 `logging.makeLogRecord`, which socket receivers and queue listeners use, takes anything.
 """
 
+import copy
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import RefuseEntries
+from dis_logging.pipeline.fallback import FailedRecord
 from tests.conftest import STREAM, RememberingHandler
 
 
@@ -165,3 +168,48 @@ def test_without_a_fallback_an_odd_record_is_one_line_on_stderr(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("dis_logging: not delivered: DIS.4302 ") for line in lines)
+
+
+class Formatted(logging.Formatter):
+    """A formatter that makes something else than text."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self._result = result
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns what it was told."""
+        return self._result  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("result", "data"),
+    [
+        (b'{"by": "orjson"}', b'{"by": "orjson"}'),
+        (b"\xff no UTF-8", b"\xff no UTF-8"),
+        (bytearray(b"bytes"), b"bytes"),
+        (b"", b"\n"),
+        (None, b"None"),
+        (5, b"5"),
+        (Hostile(), b"<Hostile without text>"),
+    ],
+    ids=["json", "no-utf-8", "bytearray", "empty", "none", "number", "hostile"],
+)
+def test_a_formatter_may_make_bytes_or_anything(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, result: object, data: bytes
+) -> None:
+    handler = make(fallback=fallback)
+    handler.setFormatter(Formatted(result))
+
+    with dis.rule(RefuseEntries("DIS.4302", where=[1])):
+        for _ in range(2):
+            handler.handle(logging.makeLogRecord({"msg": "odd", "name": "web"}))
+        handler.close()
+
+    assert [record.data for record in dis.records(STREAM)] == [data]
+    (record,) = fallback.records
+    assert isinstance(record, FailedRecord)
+    assert record.dis_data == data
+    assert record.getMessage() == data.decode("utf-8", "replace")
+    assert "dis_data" not in vars(record)
+    assert pickle.loads(pickle.dumps(record)).dis_data == copy.copy(record).dis_data == data

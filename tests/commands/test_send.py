@@ -389,6 +389,16 @@ def test_a_configuration_that_is_missing_leaves_no_file_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_help_has_examples_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["send", "--help"])
+
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "examples:\n  dis-logging send access.log\n" in shown
+    assert "130  interrupted with Ctrl-C" in shown
+
+
 # -- on a terminal ----------------------------------------------------------------------------------------------------
 
 
