@@ -18,11 +18,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from dis_logging.commands.console import Console, size
 from dis_logging.commands.exits import DONE, EPILOG, FAILED, INTERRUPTED, WRONG_USAGE
 from dis_logging.commands.lines import STDIN, Feeder, Input, Interruption, text_of_argument
-from dis_logging.commands.progress import Progress, size
 from dis_logging.commands.undelivered import Undelivered
-from dis_logging.escaping import escape
 from dis_logging.handler import DISHandler
 from dis_logging.pipeline.buffer import OverflowPolicy
 from dis_logging.pipeline.stats import HandlerStats
@@ -102,18 +101,20 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigurationError: the environment does not say where to send as whom.
     """
     inputs = [Input(path, arguments.key) for path in arguments.files or [STDIN]]
+    console = Console(sys.stderr)
     mistake = _mistake(inputs, arguments.failed)
+    if not mistake:
+        try:
+            undelivered = Undelivered(arguments.failed, console)
+        except FileExistsError:
+            mistake = f"--failed: {arguments.failed!r} exists already; name a new file, or remove it"
+        except OSError as error:
+            mistake = f"--failed: {error}"
     if mistake:
-        return _refuse(mistake)
-    try:
-        progress = Progress(sys.stderr, _total(inputs))
-        undelivered = Undelivered(arguments.failed, progress.clear)
-    except FileExistsError:
-        return _refuse(f"--failed: {arguments.failed!r} exists already; name a new file, or remove it")
-    except OSError as error:
-        return _refuse(f"--failed: {error}")
+        console.say(f"{mistake}. Nothing was sent")
+        return WRONG_USAGE
     with undelivered:
-        return _Shipment(arguments, inputs, undelivered, progress).ship()
+        return _Shipment(arguments, inputs, undelivered, console).ship()
 
 
 def _mistake(inputs: Sequence[Input], failed: str | None) -> str:
@@ -133,11 +134,6 @@ def _mistake(inputs: Sequence[Input], failed: str | None) -> str:
     return ""
 
 
-def _refuse(mistake: str) -> int:
-    _say(f"{mistake}. Nothing was sent")
-    return WRONG_USAGE
-
-
 def _total(inputs: Sequence[Input]) -> int | None:
     """Returns how many bytes there are to read, None when one of the inputs has no end that is known."""
     found = [source.check() for source in inputs]
@@ -148,12 +144,13 @@ class _Shipment:
     """One run of the command: the handler, the thread that feeds it, and what is said about them."""
 
     def __init__(
-        self, arguments: argparse.Namespace, inputs: list[Input], undelivered: Undelivered, progress: Progress
+        self, arguments: argparse.Namespace, inputs: list[Input], undelivered: Undelivered, console: Console
     ) -> None:
         self._arguments = arguments
         self._inputs = inputs
         self._undelivered = undelivered
-        self._progress = progress
+        self._console = console
+        console.total = _total(inputs)
         self._interruption = Interruption()
         self._handler = DISHandler(
             arguments.stream,
@@ -172,7 +169,7 @@ class _Shipment:
     def ship(self) -> int:
         """Sends everything and returns the exit code."""
         if any(source.is_stdin for source in self._inputs) and os.isatty(0):
-            _say("reading from the terminal, Ctrl-D ends it")
+            self._console.say("reading from the terminal, Ctrl-D ends it")
         began = time.monotonic()
         with _ended_by_signals(self._interruption):
             try:
@@ -180,10 +177,9 @@ class _Shipment:
                 while self._feeder.is_alive() and not self._interruption.is_requested:
                     self._feeder.join(_LOOK_INTERVAL)
                     self._show_progress()
-                self._progress.clear()
                 if self._interruption.is_requested:
                     self._undelivered.hold()
-                    _say("interrupted, delivering what was read")
+                    self._console.say("interrupted, delivering what was read")
             finally:
                 self._handler.close()  # by now it has nothing left, unless this is an early end
                 self._feeder.join(_READER_PATIENCE)
@@ -192,17 +188,19 @@ class _Shipment:
 
     def _show_progress(self) -> None:
         stats = self._handler.stats()
-        self._progress.show(self._feeder.bytes_read, stats.delivered, stats.retried, self._undelivered.count)
+        self._console.show_progress(self._feeder.bytes_read, stats.delivered, stats.retried, self._undelivered.count)
 
     def _conclude(self, seconds: float) -> int:
         """Says what became of the lines and returns the exit code."""
         stats = self._handler.stats()
         read = sum(source.lines for source in self._inputs)
         failed = read - stats.delivered
-        _say(self._balance(stats, read, failed, seconds))
+        self._console.say(self._balance(stats, read, failed, seconds))
         for source in self._inputs:
             if source.error is not None:
-                _say(f"cannot read {source} after line {source.lines}: {source.error.strerror or source.error}")
+                self._console.say(
+                    f"cannot read {source} after line {source.lines}: {source.error.strerror or source.error}"
+                )
         self._tell_about_failed(failed)
         if self._interruption.is_requested:
             self._tell_how_to_go_on()
@@ -221,27 +219,27 @@ class _Shipment:
     def _tell_about_failed(self, failed: int) -> None:
         undelivered = self._undelivered
         if undelivered.outcome_unknown:
-            _say(f"{undelivered.outcome_unknown} of the failed lines may be stored: DIS did not answer")
+            self._console.say(f"{undelivered.outcome_unknown} of the failed lines may be stored: DIS did not answer")
         path = undelivered.path
         if path is None or not failed:
             return
         elsewhere = undelivered.unwritable + failed - undelivered.count
         if elsewhere:
-            _say(f"{elsewhere} of the failed lines did not go to {path}, they are on stderr")
+            self._console.say(f"{elsewhere} of the failed lines did not go to {path}, they are on stderr")
         if failed > elsewhere:
-            _say(f"to send the failed lines again: {self._command(f'{path}.again')} {_quoted_path(path)}")
+            self._console.say(f"to send the failed lines again: {self._command(f'{path}.again')} {_quoted_path(path)}")
 
     def _tell_how_to_go_on(self) -> None:
         for source in self._inputs:
             if source.is_read or source.is_stdin or source.error is not None:
                 continue
             if source.lines:
-                _say(
+                self._console.say(
                     f"{source} was read up to line {source.lines}; to go on: "
                     f"tail -n +{source.lines + 1} {_quoted_path(source.path)} | {self._command(None, source.key)}"
                 )
             else:
-                _say(f"{source} was not read")
+                self._console.say(f"{source} was not read")
 
     def _command(self, failed: str | None, key: str | None = None) -> str:
         """Returns the command that sends with the same stream and key."""
@@ -278,10 +276,6 @@ def _ended_by_signals(interruption: Interruption) -> Iterator[None]:
 
 def _quoted_path(path: str) -> str:
     return shlex.quote(f"./{path}" if path.startswith("-") else path)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"dis-logging send: {escape(text)}\n")
 
 
 def _seconds(value: str) -> float:

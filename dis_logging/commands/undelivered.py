@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
 from dis_logging.client.wire import MAX_RECORD_BYTES
-from dis_logging.escaping import escape
+from dis_logging.commands.console import Console
 from dis_logging.pipeline.entry import FailureReason
 from dis_logging.pipeline.fallback import FailedRecord
 
@@ -39,13 +37,13 @@ class Undelivered(logging.Handler):
 
     Args:
         path: of the file, which must not exist; None for stderr.
-        clear_progress: called before something is written to stderr.
+        console: what is not in the file is told here.
 
     Raises:
         OSError: when the file cannot be made, `FileExistsError` when there is one.
     """
 
-    def __init__(self, path: str | None, clear_progress: Callable[[], None]) -> None:
+    def __init__(self, path: str | None, console: Console) -> None:
         super().__init__()
         self.path = path
         #: How many lines are in here, by the error code.
@@ -54,7 +52,7 @@ class Undelivered(logging.Handler):
         self.outcome_unknown = 0
         #: How many the file would not take, so that they are on stderr.
         self.unwritable = 0
-        self._clear_progress = clear_progress
+        self._console = console
         self._mutex = threading.Lock()
         self._long_line: LongLine | None = None
         self._held: list[_Kept] | None = None
@@ -168,10 +166,7 @@ class Undelivered(logging.Handler):
             self._end = position
 
     def _show(self, line: bytes, code: str, message: str) -> None:
-        text = escape(line.decode("utf-8", "surrogateescape"))
-        self._clear_progress()
-        with suppress(OSError):
-            sys.stderr.write(f"dis-logging send: not delivered: {code} ({escape(message)}): {text}\n")
+        self._console.say(f"not delivered: {code} ({message}): {line.decode('utf-8', 'surrogateescape')}")
 
     def __enter__(self) -> Undelivered:
         return self

@@ -18,7 +18,7 @@ import pytest
 from dis_logging.cli import main
 from dis_logging.client.wire import MAX_RECORD_BYTES
 from dis_logging.emulator import DISEmulator
-from dis_logging.emulator.faults import Refuse, RefuseEntries
+from dis_logging.emulator.faults import Hang, Refuse, RefuseEntries
 from tests.conftest import STREAM
 
 SEND = (sys.executable, "-W", "error", "-m", "dis_logging", "send")
@@ -159,6 +159,17 @@ def test_a_throttled_stream_gets_everything_in_the_end(account: dict[str, str], 
     assert not (tmp_path / "undelivered").exists()
 
 
+def test_a_slow_service_slows_the_reading_down(start: Start, dis: DISEmulator, tmp_path: Path) -> None:
+    """While DIS takes its time, more lines come than may wait."""
+    lines = [b"line %d" % number for number in range(8_000)]
+    dis.play(Hang(seconds=0.7))
+
+    code, errors = start().end(b"\n".join(lines))
+
+    assert code == 0, errors
+    assert stored(dis) == lines
+
+
 # -- what fails -------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +258,30 @@ def test_a_full_disk_moves_whole_lines_to_stderr(start: Start, dis: DISEmulator,
     assert errors.count("not delivered: DIS.4302") == 2
     assert errors.count("not delivered: too_large") == 1
     assert "3 of the failed lines did not go to undelivered, they are on stderr" in errors
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file that cannot be read")
+def test_a_file_that_cannot_be_read_to_its_end_stops_no_other(start: Start, dis: DISEmulator, tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(b"1\n")
+    (tmp_path / "last").write_bytes(b"3\n")
+
+    code, errors = start("first", "/proc/self/mem", "last").end()
+
+    assert code == 1
+    assert sorted(stored(dis)) == [b"1", b"3"]
+    assert "cannot read /proc/self/mem after line 0: Input/output error" in errors
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_stderr_that_takes_nothing_costs_no_line(
+    start: Start, dis: DISEmulator, tmp_path: Path, redirection: str
+) -> None:
+    with dis.rule(RefuseEntries("DIS.4302", where=[1])):
+        command = f"{shlex.join(SEND)} --failed undelivered {redirection}"
+        code, _ = start("-c", command, command=("bash",)).end(b"good\nbad\n")
+
+    assert (code, stored(dis)) == (1, [b"good"])
+    assert (tmp_path / "undelivered").read_bytes() == b"bad\n"
 
 
 # -- interrupted ------------------------------------------------------------------------------------------------------
