@@ -127,6 +127,13 @@ def test_a_default_without_end_has_one() -> None:
     assert parse(to_json({"odd": object(), "nan": float("nan")}, default=lambda _: [object()]))["nan"] == "nan"
 
 
+def test_what_is_too_deep_ends_in_text() -> None:
+    text = to_json(ODD["deep"])
+
+    assert text.count("[") == 50
+    assert json.loads(text)
+
+
 def test_options_are_those_of_json() -> None:
     for odd in (1, float("nan")):
         text = to_json({"b": odd, "a": "茶"}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
