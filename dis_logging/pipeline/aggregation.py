@@ -32,10 +32,13 @@ class Aggregation(str, Enum):
 
 
 def line_of(data: bytes) -> bytes:
-    """Returns the line that stands for the text in *data*, which is UTF-8 and not empty."""
-    if _LINE_FEED in data or data[0] == _QUOTE:
+    """Returns the line that stands for the text in *data*, which is not empty."""
+    if _LINE_FEED not in data and data[0] != _QUOTE:
+        return data
+    try:
         return json.dumps(data.decode(), ensure_ascii=False).encode()
-    return data
+    except UnicodeDecodeError:  # a formatter may make any bytes; as lone surrogates they can be had back
+        return json.dumps(data.decode("utf-8", "surrogateescape")).encode()
 
 
 def line_size(data: bytes) -> int:
