@@ -14,13 +14,18 @@ from dis_logging.errors import (
     UnknownOutcomeError,
 )
 from dis_logging.handler import DISHandler
-from dis_logging.pipeline.stats import HandlerStats
+from dis_logging.pipeline.entry import FailureReason, Outcome, Verdict
+from dis_logging.pipeline.stats import HandlerStats, Latency
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DISHandler",
     "HandlerStats",
+    "Latency",
+    "Verdict",
+    "Outcome",
+    "FailureReason",
     "DISClient",
     "Credentials",
     "ECSCredentials",

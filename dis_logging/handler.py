@@ -21,7 +21,7 @@ from dis_logging.escaping import escape
 from dis_logging.pipeline.aggregation import Aggregation, line_size
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import OverflowPolicy
-from dis_logging.pipeline.entry import Entry, FailureReason
+from dis_logging.pipeline.entry import Entry, FailureReason, Verdict
 from dis_logging.pipeline.fallback import find_fallback
 from dis_logging.pipeline.lifecycle import budget, is_logging_shutting_down
 from dis_logging.pipeline.pipeline import Pipeline, PipelineOptions
@@ -95,6 +95,8 @@ class DISHandler(logging.Handler):
         fallback: gets the records that could not be delivered: a handler, the name of one, a ``cfg://handlers.x``
             reference, or the configuration of one. Default: one escaped line each on stderr; with a drop policy one a minute,
             and the records it is not told of count as dropped.
+        on_verdict: callable that gets a `Verdict` at the end of each record, in whatever thread that comes: it must be quick,
+            and must not flush or close the handler. It is not called any more once it has raised. Default: none.
 
     Raises:
         ConfigurationError: an option is missing, malformed or out of range. The message names it.
@@ -138,6 +140,7 @@ class DISHandler(logging.Handler):
         max_in_flight: int | str = 4,
         aggregate: str | Aggregation | None = None,
         aggregate_bytes: int | str = 25 * 1024,
+        on_verdict: Callable[[Verdict], object] | None = None,
         verify: bool | str = True,
         proxies: Mapping[str, str] | None = None,
         allow_http: bool | str = False,
@@ -185,6 +188,7 @@ class DISHandler(logging.Handler):
             policy=_check_policy(backoff_initial, backoff_max, delivery_timeout),
             max_in_flight=options.count("max_in_flight", max_in_flight, high=64, unit="requests"),
             is_quiet=fallback is None and overflow_policy.drops,
+            on_verdict=_check_callback("on_verdict", on_verdict),
         )
         self._size_of = line_size if pipeline_options.limits.aggregate_bytes else len
         self._shutdown_timeout = pipeline_options.shutdown_timeout
@@ -414,6 +418,12 @@ def _check_aggregation(aggregate: Any, aggregate_bytes: object) -> int:
         return 0
     options.choice("aggregate", aggregate, Aggregation)
     return size
+
+
+def _check_callback(name: str, value: Any) -> Any:
+    if value is None or callable(value):
+        return value
+    raise ConfigurationError(f"{name} must be a callable, not {options.shown(value)}")
 
 
 def _check_policy(backoff_initial: object, backoff_max: object, delivery_timeout: object) -> RetryPolicy:

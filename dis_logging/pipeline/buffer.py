@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -143,6 +144,18 @@ class Buffer:
         with suppress(IndexError):  # by index, as a deque that grows meanwhile cannot be iterated
             keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
         return keys
+
+    def oldest_age(self) -> float:
+        """Returns how many seconds ago, by the wall clock, the oldest entry that waits was made; 0.0 when none does."""
+        heads = []
+        with suppress(IndexError):
+            heads.append(self.queue[0][CREATED])
+        with suppress(IndexError, RuntimeError):  # the sender changes the parked keys at this moment
+            heads.extend(
+                parked[0][CREATED] for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked
+            )
+        ages = [time.time() - created for created in heads if isinstance(created, int | float)]
+        return max([0.0, *filter(math.isfinite, ages)])
 
     def take(self) -> Entry:
         """Removes and returns the oldest entry of the queue; IndexError when there is none."""

@@ -347,11 +347,13 @@ class Delivery:
             self._ledger.retried += count
         part.attempts += 1
         refused = Refusals()
+        groups: Sequence[Sequence[int]] | None = None
         error: DeliveryError | None = None
-        records, groups = self._records_of(part.entries)
         try:
+            records, groups = self._records_of(part.entries)
             with delivering():
                 refused = self._sender.send(self._stream_name, records, timeout)
+            self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
             error = failure
         except Exception as failure:  # a defect must cost a retry, not a batch

@@ -72,6 +72,41 @@ class FailureReason(str, Enum):
     CLOSED = "closed"
 
 
+class Outcome(str, Enum):
+    """How a record ended: `DELIVERED` (DIS acknowledged it), `FAILED` (the fallback has it) or `DROPPED` (by a drop policy)."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+class Verdict(NamedTuple):
+    """
+    The end of one record, as told to the callback *on_verdict*.
+
+    Args:
+        outcome: how it ended.
+        name, levelno, created: of the record.
+        partition_key: what it was, or would have been, sent with.
+        size: payload bytes.
+        code: why it failed, as the fallback's ``dis_error_code``; empty when it did not.
+    """
+
+    outcome: Outcome
+    name: str
+    levelno: int
+    created: float
+    partition_key: str
+    size: int
+    code: str
+
+
+def verdict_of(entry: Entry, outcome: Outcome, code: str = "") -> Verdict:
+    """Returns the `Verdict` on *entry*."""
+    fields = Fields(*entry)
+    return Verdict(outcome, fields.name, fields.levelno, fields.created, fields.partition_key, len(fields.data), code)
+
+
 class Failure(NamedTuple):
     """
     An entry that we gave up on.

@@ -48,11 +48,21 @@ class Fallback:
         ledger: where each failure is counted once the handler has it.
         is_quiet: the user chose to drop records and named no handler: stderr gets one line a minute, and what it is not told
             is counted as dropped.
+        handed_over: called when the handler has all there was.
     """
 
-    def __init__(self, lookup: FallbackLookup, stream_name: str, ledger: Ledger, *, is_quiet: bool = False) -> None:
+    def __init__(
+        self,
+        lookup: FallbackLookup,
+        stream_name: str,
+        ledger: Ledger,
+        *,
+        is_quiet: bool = False,
+        handed_over: Callable[[], None] = lambda: None,
+    ) -> None:
         self._lookup = lookup
         self._is_quiet = is_quiet
+        self._handed_over = handed_over
         self._handler: logging.Handler | None = None
         self._stream_name = stream_name
         self._worker = Worker("dis_logging-fallback", self._step)
@@ -159,6 +169,7 @@ class Fallback:
             except IndexError:
                 self._current = None
                 self._idle.ring()
+                self._handed_over()
                 return None
             try:
                 self._hand_over(pending)
@@ -197,7 +208,9 @@ class Fallback:
         if pending.is_untold:
             self._ledger.settle_dropped(failure.entry, buffered=failure.buffered)
         else:
-            self._ledger.settle_failed(failure.entry, buffered=failure.buffered)
+            self._ledger.settle_failed(
+                failure.entry, buffered=failure.buffered, code=failure.code, message=failure.message
+            )
 
     def _last_resort(self, pending: _Pending, why: str = "", patience: float | None = None) -> None:
         """Writes a line on stderr; with *patience*, only if stderr takes it within so many seconds."""

@@ -15,8 +15,9 @@ from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.delivery import Delivery, Sender
-from dis_logging.pipeline.entry import EPOCH, Entry, Failure, FailureReason
+from dis_logging.pipeline.entry import EPOCH, Entry, Failure, FailureReason, Verdict
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
+from dis_logging.pipeline.health import Health
 from dis_logging.pipeline.retry import RetryPolicy
 from dis_logging.pipeline.stats import Epoch, HandlerStats, Ledger
 from dis_logging.pipeline.worker import Worker
@@ -35,7 +36,9 @@ _HANDOVER_TIME = 0.3
 
 # The loggers that are asked for their level while a batch is sent. Asking them before a batch is claimed fills their
 # caches, so that the thread that has one does not stop for logging's module lock.
-_DELIVERY_LOGGERS = [logging.getLogger(name) for name in ("urllib3.connectionpool", "urllib3.util.retry", "urllib3")]
+_DELIVERY_LOGGERS = [
+    logging.getLogger(name) for name in ("urllib3.connectionpool", "urllib3.util.retry", "urllib3", "dis_logging")
+]
 
 
 class ClosableSender(Sender, Protocol):
@@ -59,6 +62,7 @@ class PipelineOptions(NamedTuple):
     policy: RetryPolicy
     max_in_flight: int
     is_quiet: bool
+    on_verdict: Callable[[Verdict], object] | None
 
 
 class Pipeline:
@@ -78,7 +82,9 @@ class Pipeline:
             Worker(f"dis_logging-sender-{number}", self._assist, _SENDER_IDLE)
             for number in range(2, options.max_in_flight + 1)
         ]
-        self._fallback = Fallback(fallback, options.stream_name, Ledger(), is_quiet=options.is_quiet)
+        self._fallback = Fallback(
+            fallback, options.stream_name, Ledger(), is_quiet=options.is_quiet, handed_over=self._look_at_health_soon
+        )
         self._set_up()
         lifecycle.know(self)
 
@@ -86,7 +92,8 @@ class Pipeline:
         options = self._options
         self._pid = os.getpid()
         #: Where a new entry gets its epoch; a plain attribute, as every logging call reads it.
-        self.ledger = Ledger()
+        self.ledger = Ledger(options.on_verdict)
+        self._health = Health(options.stream_name, self.ledger)
         self._started = False
         self._closed = False
         self._retired = False
@@ -139,7 +146,7 @@ class Pipeline:
 
     def stats(self) -> HandlerStats:
         """Returns the counters at this moment."""
-        return self.ledger.snapshot()
+        return self.ledger.snapshot(self._buffer.oldest_age())
 
     def describe(self) -> str:
         """Returns its state in a few words."""
@@ -189,6 +196,9 @@ class Pipeline:
     def _step(self) -> float | None:
         _warm_level_caches()
         wait = self._delivery.send_due()
+        look_again = self._health.look()
+        if look_again is not None:
+            wait = look_again if wait is None else min(wait, look_again)
         if self._retired and not self._closed:
             if self.stats().buffered == 0:
                 self.close(time.monotonic())
@@ -203,6 +213,10 @@ class Pipeline:
         if self.ledger.requests != before:
             self._worker.wake()  # it made its plan before this
         return wait if self._delivery.is_sending else None
+
+    def _look_at_health_soon(self) -> None:
+        if self._worker.is_alive and not self._closed:
+            self._worker.wake()
 
     # -- flush and close --------------------------------------------------------------------------------------------
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
+import logging
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dis_logging.frozen import Frozen, set_field
-from dis_logging.pipeline.entry import DATA, EPOCH, Entry
+from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, verdict_of
+from dis_logging.pipeline.reentry import delivering
 
+_logger = logging.getLogger("dis_logging")
 _REMEMBERED_EPOCHS = 100
+_REMEMBERED_LATENCIES = 500
+# DIS has some forty codes; a service that makes up new ones must not fill the memory.
+_MOST_CODES = 50
 _data_of = itemgetter(DATA)
 _epoch_of = itemgetter(EPOCH)
 
@@ -38,6 +47,24 @@ class Epoch:
         return self.settled >= self.accepted
 
 
+class Latency(NamedTuple):
+    """
+    How long requests took from their first byte to their answer, in seconds; all 0.0 while there was none.
+
+    Args:
+        p50, p95, p99: so many percent of the requests took no longer.
+        max: the slowest.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+NO_LATENCY = Latency(0.0, 0.0, 0.0, 0.0)
+
+
 @dataclass(init=False, repr=False, eq=False)
 class HandlerStats(Frozen):
     """
@@ -53,9 +80,28 @@ class HandlerStats(Frozen):
         buffered: records waiting, in flight, or on their way to the fallback.
         requests: PutRecords attempts made, those that found no connection included.
         retried: records attempted again, each time counted.
+        delivered_bytes: payload bytes of the delivered records, before base64.
+        buffered_bytes: payload bytes of the buffered records.
+        oldest_buffered: age of the oldest record that waits, seconds by the wall clock; 0.0 when none does. Records in
+            flight are left out.
+        failures: how many records failed for each code, see `FailureReason`; codes beyond the first 50 count as ``other``.
+        latency: of the last 500 requests that were answered.
     """
 
-    __slots__ = ("emitted", "delivered", "failed", "dropped", "buffered", "requests", "retried")  # noqa: RUF023 - their order
+    __slots__ = (  # noqa: RUF023 - their order
+        "emitted",
+        "delivered",
+        "failed",
+        "dropped",
+        "buffered",
+        "requests",
+        "retried",
+        "delivered_bytes",
+        "buffered_bytes",
+        "oldest_buffered",
+        "failures",
+        "latency",
+    )
 
     emitted: int
     delivered: int
@@ -64,9 +110,26 @@ class HandlerStats(Frozen):
     buffered: int
     requests: int
     retried: int
+    delivered_bytes: int
+    buffered_bytes: int
+    oldest_buffered: float
+    failures: Mapping[str, int]
+    latency: Latency
 
     def __init__(
-        self, emitted: int, delivered: int, failed: int, dropped: int, buffered: int, requests: int, retried: int
+        self,
+        emitted: int,
+        delivered: int,
+        failed: int,
+        dropped: int,
+        buffered: int,
+        requests: int,
+        retried: int,
+        delivered_bytes: int = 0,
+        buffered_bytes: int = 0,
+        oldest_buffered: float = 0.0,
+        failures: Mapping[str, int] = MappingProxyType({}),
+        latency: Latency = NO_LATENCY,
     ) -> None:
         set_field(self, "emitted", emitted)
         set_field(self, "delivered", delivered)
@@ -75,6 +138,11 @@ class HandlerStats(Frozen):
         set_field(self, "buffered", buffered)
         set_field(self, "requests", requests)
         set_field(self, "retried", retried)
+        set_field(self, "delivered_bytes", delivered_bytes)
+        set_field(self, "buffered_bytes", buffered_bytes)
+        set_field(self, "oldest_buffered", oldest_buffered)
+        set_field(self, "failures", failures)
+        set_field(self, "latency", latency)
 
 
 class Ledger:
@@ -90,10 +158,13 @@ class Ledger:
 
     __slots__ = (
         "_bells",
+        "_latencies",
+        "_on_verdict",
         "bytes_in",
         "bytes_out",
         "bytes_taken",
         "delivered",
+        "delivered_bytes",
         "dropped",
         "entries_in",
         "entries_out",
@@ -101,12 +172,15 @@ class Ledger:
         "epoch",
         "epochs",
         "failed",
+        "failures",
+        "last_failure",
         "passed_by",
         "requests",
         "retried",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, on_verdict: Callable[[Verdict], object] | None = None) -> None:
+        self._on_verdict = on_verdict
         self.entries_in = 0  # accepted into the buffer
         self.entries_taken = 0  # left the queue: claimed, parked or dropped
         self.entries_out = 0  # settled, so their room is free again
@@ -119,12 +193,16 @@ class Ledger:
         self.dropped = 0
         self.requests = 0
         self.retried = 0
+        self.delivered_bytes = 0
+        self.failures: dict[str, _Tally] = {}  # by code
+        self.last_failure = ("", "")  # its code and its message
+        self._latencies: deque[float] = deque(maxlen=_REMEMBERED_LATENCIES)
         #: The number of the epoch that new entries belong to.
         self.epoch = 0
         self.epochs: dict[int, Epoch] = {0: Epoch()}
         self._bells: list[Bell] = []
 
-    def snapshot(self) -> HandlerStats:
+    def snapshot(self, oldest_buffered: float = 0.0) -> HandlerStats:
         """Returns the counters at one moment; callable from any thread."""
         # One statement after the other without a call between them, so that no other thread comes between.
         delivered = self.delivered
@@ -132,7 +210,21 @@ class Ledger:
         dropped = self.dropped
         emitted = self.entries_in + self.passed_by
         buffered = emitted - delivered - failed - dropped
-        return HandlerStats(emitted, delivered, failed, dropped, buffered, self.requests, self.retried)
+        buffered_bytes = self.bytes_in - self.bytes_out
+        return HandlerStats(
+            emitted,
+            delivered,
+            failed,
+            dropped,
+            buffered,
+            self.requests,
+            self.retried,
+            self.delivered_bytes,
+            max(0, buffered_bytes),
+            oldest_buffered if buffered else 0.0,
+            MappingProxyType({code: tally.count for code, tally in list(self.failures.items())}),
+            _latency_of(sorted(self._latencies)),
+        )
 
     # -- verdicts ---------------------------------------------------------------------------------------------------
 
@@ -149,16 +241,29 @@ class Ledger:
         for number, settled in Counter(map(_epoch_of, entries)).items():
             epoch = self.epoch_numbered(number)
             epoch.settled += settled
-        count = len(entries)
+        count, size = len(entries), sum(map(len, map(_data_of, entries)))
         self.delivered += count
-        self._free(count, sum(map(len, map(_data_of, entries))))
+        self.delivered_bytes += size
+        self._free(count, size)
+        if self._on_verdict is not None:
+            for entry in entries:
+                self._tell(entry, Outcome.DELIVERED)
 
-    def settle_failed(self, entry: Entry, *, buffered: bool) -> None:
-        """Counts one entry as handed to the fallback; *buffered* says whether it took up room."""
+    def settle_failed(self, entry: Entry, *, buffered: bool, code: str, message: str = "") -> None:
+        """
+        Counts one entry as handed to the fallback.
+
+        Args:
+            buffered: whether it took up room.
+            code, message: why.
+        """
         size = len(entry[DATA]) if buffered else 0
+        self.last_failure = (code, message)
+        self._tally_of(code).count += 1
         self.epoch_numbered(entry[EPOCH]).settled += 1
         self.failed += 1
         self._free(int(buffered), size)
+        self._tell(entry, Outcome.FAILED, code)
 
     def settle_dropped(self, entry: Entry, *, buffered: bool) -> None:
         """Counts one entry as given up by a drop policy."""
@@ -166,6 +271,27 @@ class Ledger:
         self.epoch_numbered(entry[EPOCH]).settled += 1
         self.dropped += 1
         self._free(int(buffered), size)
+        self._tell(entry, Outcome.DROPPED)
+
+    def count_answer(self, seconds: float) -> None:
+        """Counts a request that was answered after so many *seconds*."""
+        self._latencies.append(seconds)
+
+    def _tally_of(self, code: str) -> _Tally:
+        if code not in self.failures and len(self.failures) >= _MOST_CODES:
+            code = "other"
+        return self.failures.get(code) or self.failures.setdefault(code, _Tally())
+
+    def _tell(self, entry: Entry, outcome: Outcome, code: str = "") -> None:
+        if self._on_verdict is None:
+            return
+        try:
+            with delivering():
+                self._on_verdict(verdict_of(entry, outcome, code))
+        except Exception:
+            # Not again for each record: a callback that fails once is likely to fail always.
+            self._on_verdict = None
+            _logger.exception("dis_logging: on_verdict raised, and is not called any more")
 
     def _free(self, count: int, size: int) -> None:
         self.entries_out += count
@@ -213,6 +339,23 @@ class Ledger:
             yield bell
         finally:
             self._bells.remove(bell)
+
+
+def _latency_of(seconds: Sequence[float]) -> Latency:
+    if not seconds:
+        return NO_LATENCY
+    last = len(seconds) - 1
+    p50, p95, p99 = (seconds[math.ceil(last * share)] for share in (0.5, 0.95, 0.99))
+    return Latency(p50, p95, p99, seconds[last])
+
+
+class _Tally:
+    """A counter that is only ever changed by a plain ``+=``, see `Ledger`."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class Bell:

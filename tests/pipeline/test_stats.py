@@ -54,22 +54,23 @@ def test_each_verdict_is_counted_once_and_frees_its_room() -> None:
     entries = [buffer.take() for _ in range(6)]
 
     ledger.settle_delivered(entries[:3])
-    ledger.settle_failed(entries[3], buffered=True)
+    ledger.settle_failed(entries[3], buffered=True, code="DIS.4302")
     ledger.settle_dropped(entries[4], buffered=True)
 
-    assert ledger.snapshot() == HandlerStats(6, 3, 1, 1, 1, 0, 0)
+    assert ledger.snapshot() == HandlerStats(6, 3, 1, 1, 1, 0, 0, 12, 4, 0.0, {"DIS.4302": 1})
     assert (ledger.entries_in - ledger.entries_out, ledger.bytes_in - ledger.bytes_out) == (1, 4)
 
 
 def test_what_never_was_in_the_buffer_frees_no_room() -> None:
     ledger = Ledger()
     entry = make_entry(ledger.epoch)
-    for settle in (ledger.settle_failed, ledger.settle_dropped):
+    for _ in range(2):
         ledger.passed_by += 1
         ledger.accept(entry)
-        settle(entry, buffered=False)
+    ledger.settle_failed(entry, buffered=False, code="overflow")
+    ledger.settle_dropped(entry, buffered=False)
 
-    assert ledger.snapshot() == HandlerStats(2, 0, 1, 1, 0, 0, 0)
+    assert ledger.snapshot() == HandlerStats(2, 0, 1, 1, 0, 0, 0, failures={"overflow": 1})
     assert (ledger.entries_out, ledger.bytes_out) == (0, 0)
 
 
@@ -87,7 +88,7 @@ def test_every_snapshot_is_balanced_while_threads_count() -> None:
             if number % 3 == 0:
                 ledger.settle_delivered([entry])
             elif number % 3 == 1:
-                ledger.settle_failed(entry, buffered=True)
+                ledger.settle_failed(entry, buffered=True, code="network")
             else:
                 ledger.settle_dropped(entry, buffered=True)
 
@@ -108,7 +109,7 @@ def test_every_snapshot_is_balanced_while_threads_count() -> None:
     reader.join()
 
     assert unbalanced == []
-    assert ledger.snapshot() == HandlerStats(6000, 2000, 2000, 2000, 0, 0, 0)
+    assert ledger.snapshot() == HandlerStats(6000, 2000, 2000, 2000, 0, 0, 0, 8000, failures={"network": 2000})
     assert (ledger.entries_in, ledger.entries_taken, ledger.entries_out) == (6000, 6000, 6000)
     assert (ledger.bytes_in, ledger.bytes_taken, ledger.bytes_out) == (24000, 24000, 24000)
 
@@ -124,7 +125,7 @@ def test_no_verdict_is_lost_when_threads_count_together(verdict: str) -> None:
             if verdict == "delivered":
                 ledger.settle_delivered((entry,))
             elif verdict == "failed":
-                ledger.settle_failed(entry, buffered=True)
+                ledger.settle_failed(entry, buffered=True, code="network")
             else:
                 ledger.settle_dropped(entry, buffered=True)
 
@@ -202,6 +203,34 @@ def test_flushes_from_several_threads_lose_sight_of_nothing() -> None:
         thread.join()
 
     assert unsettled(ledger.next_epoch()) == 4000
+
+
+def test_codes_without_end_take_no_room_without_end() -> None:
+    ledger = Ledger()
+    for number in range(200):
+        ledger.settle_failed(make_entry(0), buffered=False, code=f"DIS.{number}")
+
+    failures = ledger.snapshot().failures
+    assert sum(failures.values()) == 200
+    assert len(failures) == 51
+    assert failures["other"] == 150
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([], (0.0, 0.0, 0.0, 0.0)),
+        ([0.5], (0.5, 0.5, 0.5, 0.5)),
+        ([number / 100 for number in range(100, -1, -1)], (0.5, 0.95, 0.99, 1.0)),
+        ([9.0] * 100 + [1.0] * 500, (1.0, 1.0, 1.0, 1.0)),  # only the latest count
+    ],
+)
+def test_latency_is_told_in_percentiles(seconds: list[float], expected: tuple[float, ...]) -> None:
+    ledger = Ledger()
+    for value in seconds:
+        ledger.count_answer(value)
+
+    assert ledger.snapshot().latency == expected
 
 
 # -- the bell -------------------------------------------------------------------------------------------------------
