@@ -122,11 +122,11 @@ def test_an_unknown_level_is_named(dis: AssertingEmulator, level: int | str) -> 
 
 
 def test_failure_lists_the_nearest_records_first(dis: AssertingEmulator) -> None:
-    orders, stock = attach(dis, "shop.orders"), attach(dis, "shop.stock")
+    stock, orders = attach(dis, "shop.stock"), attach(dis, "shop.orders")  # flushed, and so arriving, in this order
     for number in range(6):
         stock.info("article %d is low", number)
-    orders.warning("order 1001 is late")
     orders.warning("order 2002 is lost")
+    orders.warning("order 1001 is late")
 
     said, count, *records = message_of_failure(dis, "order 1001 is late", logger="shop.orders", level="ERROR")
 
