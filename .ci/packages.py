@@ -30,7 +30,8 @@ TESTS = (
     "tests/client/test_transport.py",
     "tests/pipeline/test_retry.py",
 )
-REQUIRED_IN_WHEEL = {"dis_logging/py.typed", "dis_logging/emulator/__init__.py", "dis_logging/commands/demo.py"}
+PLUGIN = "pytest_dis_logging.py"  # beside the package, so that pytest need not import that
+REQUIRED_IN_WHEEL = {PLUGIN, "dis_logging/py.typed", "dis_logging/emulator/__init__.py", "dis_logging/commands/demo.py"}
 # requests 2 allows both lines of urllib3, and they differ in what a transport leans on.
 OLD_URLLIB3 = "urllib3<2"
 
@@ -149,7 +150,7 @@ def check_wheel(wheel: Path) -> None:
     (information,) = {name.split("/")[0] for name in files if ".dist-info/" in name}
     needed = REQUIRED_IN_WHEEL | {f"{information}/licenses/LICENSE", f"{information}/entry_points.txt"}
     require(needed <= files.keys(), f"the wheel lacks {sorted(needed - files.keys())}")
-    stray = [name for name in files if not name.startswith((f"{information}/", "dis_logging/"))]
+    stray = [name for name in files if not name.startswith((f"{information}/", "dis_logging/", PLUGIN))]
     stray += [name for name in files if name.startswith("dis_logging/") and not name.endswith((".py", "/py.typed"))]
     require(not stray, f"the wheel has stray files: {stray}")
     entry_points = files[f"{information}/entry_points.txt"].decode()

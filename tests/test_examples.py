@@ -24,13 +24,18 @@ PROGRAMS = ["put_records.py", "script.py", "dictconfig.py", "openmetrics.py", "d
 HIDDEN = re.compile(r"DIS_LOGGING_.*|HUAWEICLOUD_.*|DJANGO_.*|.*_proxy", re.IGNORECASE)
 
 
+def clean_environment() -> dict[str, str]:
+    """Returns the environment of somebody who has configured nothing."""
+    kept = {name: value for name, value in os.environ.items() if not HIDDEN.fullmatch(name)}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+
+
 def run(program: str, where: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs an example in the directory *where*, in a clean environment with *variables*."""
-    environment = {name: value for name, value in os.environ.items() if not HIDDEN.fullmatch(name)}
     return subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / program, *arguments],
         cwd=where,
-        env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **variables},
+        env={**clean_environment(), **variables},
         capture_output=True,
         encoding="utf-8",
         timeout=60,
@@ -59,7 +64,7 @@ def test_every_example_is_run_here() -> None:
         str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text("utf-8")
     }
 
-    assert programs == {*PROGRAMS, "django_project/manage.py"}
+    assert programs == {*PROGRAMS, "django_project/manage.py", "with_local_dis.py", "celery_app/send.py"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -206,3 +211,10 @@ def test_django_project_has_a_command_line(tmp_path: Path) -> None:
 
     assert result.returncode == 0
     assert "no issues" in result.stdout
+
+
+def test_with_local_dis_asks_for_a_command(tmp_path: Path) -> None:
+    result = run("with_local_dis.py", tmp_path, "web-logs")
+
+    assert result.returncode == 1
+    assert re.fullmatch(r"usage: .*with_local_dis\.py STREAM MODULE ARGUMENTS\.\.\.\n", result.stderr)

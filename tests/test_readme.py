@@ -49,6 +49,7 @@ def _blocks() -> list[Block]:
 
 BLOCKS = _blocks()
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and "def test_" not in block.code]
+TESTS_IN_README = [block for block in BLOCKS if block.language == "python" and "def test_" in block.code]
 COMMANDS = [line for block in BLOCKS if block.language == "console" for line in block.code.splitlines()]
 
 
@@ -108,15 +109,32 @@ def test_program_runs_and_prints_what_the_readme_says(block: Block, account: dic
     assert (result.returncode, result.stdout) == (0, output_after(block) or "")
 
 
-def test_test_of_the_readme_passes(account: dict[str, str], tmp_path: Path) -> None:
-    (block,) = (block for block in BLOCKS if block.language == "python" and "def test_" in block.code)
-    program = tmp_path / "test_program.py"
-    program.write_text(block.code, "utf-8")
+def run_test(code: str, directory: Path, account: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs *code* as a test module, as its reader would."""
+    program = directory / "test_program.py"
+    program.write_text(code, "utf-8")
+    others = ["-p", "no:cacheprovider", "-p", "no:anyio", "-p", "no:hypothesispytest"]  # these take their time
+    return run(program, account, "-m", "pytest", "-q", *others, f"--rootdir={directory}")
 
-    result = run(program, account, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}")
+
+@pytest.mark.parametrize("block", TESTS_IN_README, ids=lambda block: f"line_{block.line}")
+def test_test_of_the_readme_passes(block: Block, account: dict[str, str], tmp_path: Path) -> None:
+    result = run_test(block.code, tmp_path, account)
 
     assert result.returncode == 0, result.stdout
     assert "1 passed" in result.stdout
+
+
+def test_failing_test_says_what_the_readme_says(account: dict[str, str], tmp_path: Path) -> None:
+    (block,) = (block for block in TESTS_IN_README if "assert_logged" in block.code)
+    failing = block.code.replace('level="WARNING"', 'level="ERROR"')
+    message = output_after(block)
+
+    result = run_test(failing, tmp_path, account)
+
+    assert result.returncode == 1
+    assert message is not None
+    assert message in re.sub("^E {7}", "", result.stdout, flags=re.MULTILINE)
 
 
 def test_some_programs_are_checked_against_their_output() -> None:

@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.write(f"{_settings(emulator)}\n")
             sys.stdout.flush()
             while True:
-                time.sleep(3600)
+                # Short, because a signal may reach the thread of a connection, which does not wake this one.
+                time.sleep(0.2)
     except KeyboardInterrupt:
         sys.stderr.write(f"{_balance(emulator)}\n")
         return DONE

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from queue import Empty, SimpleQueue
-from types import MappingProxyType
 from typing import NamedTuple
 
 from dis_logging.frozen import Frozen, set_field
@@ -128,7 +127,7 @@ class HandlerStats(Frozen):
         delivered_bytes: int = 0,
         buffered_bytes: int = 0,
         oldest_buffered: float = 0.0,
-        failures: Mapping[str, int] = MappingProxyType({}),
+        failures: Mapping[str, int] | None = None,
         latency: Latency = NO_LATENCY,
     ) -> None:
         set_field(self, "emitted", emitted)
@@ -141,8 +140,10 @@ class HandlerStats(Frozen):
         set_field(self, "delivered_bytes", delivered_bytes)
         set_field(self, "buffered_bytes", buffered_bytes)
         set_field(self, "oldest_buffered", oldest_buffered)
-        set_field(self, "failures", failures)
+        set_field(self, "failures", failures or {})
         set_field(self, "latency", latency)
+
+    __hash__ = None  # type: ignore[assignment] # it holds a dictionary, and grows old at once
 
 
 class Ledger:
@@ -222,7 +223,7 @@ class Ledger:
             self.delivered_bytes,
             max(0, buffered_bytes),
             oldest_buffered if buffered else 0.0,
-            MappingProxyType({code: tally.count for code, tally in list(self.failures.items())}),
+            {code: tally.count for code, tally in list(self.failures.items())},
             _latency_of(sorted(self._latencies)),
         )
 

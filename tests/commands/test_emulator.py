@@ -178,6 +178,35 @@ def test_signal_ends_it_in_peace(start: Start, signal_number: int) -> None:
     assert last == "app-logs holds 1 records; refused: nothing"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
+def test_signal_that_reaches_a_connections_thread_ends_it_too() -> None:
+    """The kernel may give a process's signal to any thread, and does so while one is being started."""
+    helper = (
+        "import threading\n"
+        "def end():\n"
+        "    sys.stdin.readline()\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
+        "threading.Thread(target=end, daemon=True).start()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", "import signal, sys\n" + helper + PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "}\n":
+                break
+        try:
+            _, errors = process.communicate("now\n", timeout=30)
+        finally:
+            process.kill()
+
+    assert process.returncode == 0, errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
