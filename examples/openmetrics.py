@@ -19,11 +19,11 @@ from urllib.request import ProxyHandler, build_opener
 
 from local_dis import local_dis_without_account
 
-from dis_logging import DISHandler, HandlerStats
+from dis_logging import DISHandler, HandlerStats, Latency
 
 STREAM = os.environ.get("DIS_LOGGING_STREAM_NAME", "app-logs")
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-GAUGES = {"buffered"}  # all other whole numbers only grow
+GAUGES = {"buffered", "buffered_bytes"}  # all other whole numbers only grow
 logger = logging.getLogger("shop.orders")
 
 
@@ -39,7 +39,8 @@ def exposition(handlers: Mapping[str, DISHandler]) -> str:
 
 def metric(name: str, values: Mapping[str, object]) -> Iterator[str]:
     """Yields the lines of one metric, with its value for each stream: a number, or numbers by a word, such as a reason."""
-    is_gauge = name in GAUGES or any(isinstance(value, float) for value in values.values())
+    values = {stream: value._asdict() if isinstance(value, Latency) else value for stream, value in values.items()}
+    is_gauge = name in GAUGES or any(has_fractions(value) for value in values.values())
     yield f"# TYPE dis_logging_{name} {'gauge' if is_gauge else 'counter'}"
     if name in help_texts():
         yield f"# HELP dis_logging_{name} {escaped(help_texts()[name])}"
@@ -51,6 +52,11 @@ def metric(name: str, values: Mapping[str, object]) -> Iterator[str]:
                 yield f'{sample}{{{label},{name.removesuffix("s")}="{escaped(str(word))}"}} {number}'
         elif isinstance(value, int | float):
             yield f"{sample}{{{label}}} {value}"
+
+
+def has_fractions(value: object) -> bool:
+    """Returns whether *value*, or what is in it, is no whole number."""
+    return isinstance(value, float) or (isinstance(value, Mapping) and any(map(has_fractions, value.values())))
 
 
 def help_texts() -> dict[str, str]:

@@ -14,7 +14,7 @@ import requests
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from dis_logging import HandlerStats
+from dis_logging import HandlerStats, Latency
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Refuse
 
@@ -139,7 +139,9 @@ def test_openmetrics_shows_every_counter(tmp_path: Path) -> None:
     families = {each.name: each for each in metrics_of(run("openmetrics.py", tmp_path).stdout)}
 
     assert list(families) == [f"dis_logging_{field.name}" for field in fields(HandlerStats)]
-    assert {name for name, family in families.items() if family.type == "gauge"} == {"dis_logging_buffered"}
+    gauges = {name.removeprefix("dis_logging_") for name, family in families.items() if family.type == "gauge"}
+    assert gauges == {"buffered", "buffered_bytes", "oldest_buffered", "latency"}
+    assert {sample.labels["latency"] for sample in families["dis_logging_latency"].samples} == set(Latency._fields)
     assert {family.type for family in families.values()} == {"gauge", "counter"}
     assert all(family.documentation for family in families.values())
     (emitted,) = families["dis_logging_emitted"].samples
