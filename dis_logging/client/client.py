@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
 from dis_logging import options
 from dis_logging.client import streams, wire
 from dis_logging.client.auth import DISAuth
@@ -275,6 +278,29 @@ class DISClient:
         )
         return self._read(reply).decode_get_records_result(reply.body)
 
+    def access_key(self) -> str | None:
+        """
+        Returns the id of the access key that signs at present, None when an IAM token is sent instead.
+
+        Raises:
+            NotSentError: the source of the keys gives none.
+        """
+        return self._auth.access_key()
+
+    def service_time(self) -> datetime | None:
+        """
+        Returns what time it is for DIS, to the second, None when its answer does not say.
+
+        Asked without a signature, at the root of the endpoint, where nobody is refused for his keys.
+
+        Raises:
+            DeliveryError: there was no answer.
+        """
+        reply = self._transport.send(
+            "GET", f"{self.target.endpoint}/", self._headers, b"", _Unsigned(), self.request_timeout
+        )
+        return _moment(reply.headers.get("Date", ""))
+
     def route(self) -> Route:
         """Returns how requests travel, through which proxy and verified with what; connects to nothing."""
         return self._transport.route(self.target.endpoint)
@@ -335,6 +361,13 @@ class DISClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DISClient holds keys and connections and cannot be pickled; make one in the other process")
+
+
+class _Unsigned(AuthBase):
+    """Leaves a request as it is."""
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        return request
 
 
 def _refusal_of(reply: HTTPReply) -> tuple[str, datetime | None]:
