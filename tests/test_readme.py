@@ -138,7 +138,7 @@ def test_failing_test_says_what_the_readme_says(account: dict[str, str], tmp_pat
 
 
 def test_some_programs_are_checked_against_their_output() -> None:
-    assert sum(output_after(block) is not None for block in PROGRAMS) == 3
+    assert sum(output_after(block) is not None for block in PROGRAMS) == 4
 
 
 def test_demo_shows_what_the_readme_says(account: dict[str, str]) -> None:
@@ -278,7 +278,7 @@ def test_exceptions_are_those_of_the_package() -> None:
 
 
 def test_exit_codes_are_those_of_the_command_line() -> None:
-    told = dict(rows("It is coloured on a terminal, unless `NO_COLOR` is set."))
+    told = dict(rows("### Exit codes"))
 
     assert told == dict(re.findall(r"^  (\d+) +(.+)$", EPILOG, re.MULTILINE))
 

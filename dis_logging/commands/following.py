@@ -10,8 +10,8 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from dis_logging.client import wire
@@ -26,6 +26,8 @@ _POLL_INTERVAL = 1.0
 _LOOK_INTERVAL = 60.0
 # Requests at the same time: enough for the latency of many partitions to overlap.
 _MOST_WORKERS = 8
+# How long the others wait for a partition whose answer hangs.
+_PATIENCE = 1.0
 # A cursor that is refused so often in a row, though it is new, will be refused for ever.
 _MOST_RENEWALS = 5
 
@@ -96,7 +98,7 @@ class Follower:
             if partition.is_readable:
                 self._add(partition.partition_id, self._start)
         self._look_again_at = self._clock() + _LOOK_INTERVAL
-        self._fetch()
+        self._fetch(patience=None)
         return len(self._readers)
 
     def read(self, *, follow: bool) -> Iterator[Arrival]:
@@ -111,14 +113,15 @@ class Follower:
         """
         while True:
             yield from self._merged()
-            if all(reader.finished for reader in self._readers.values()):
-                return
-            if not follow and all(reader.caught_up or reader.finished for reader in self._readers.values()):
-                return
+            if len(self._idle()) == len(self._readers):
+                if all(reader.finished for reader in self._readers.values()):
+                    return
+                if not follow and all(reader.caught_up or reader.finished for reader in self._readers.values()):
+                    return
             self._wait()
             if follow and self._clock() >= self._look_again_at:
                 self._look_for_partitions()
-            self._fetch()
+            self._fetch(_PATIENCE)
 
     def _add(self, partition_id: str, start: Start) -> None:
         self._readers[partition_id] = _PartitionReader(
@@ -136,21 +139,39 @@ class Follower:
             if reaction_to_error(error) is not Reaction.RETRY:
                 raise
 
-    def _fetch(self) -> None:
+    def _idle(self) -> list[_PartitionReader]:
+        """Returns the readers that no worker is at, the only ones to be looked at."""
+        return [reader for reader in self._readers.values() if not reader.is_busy]
+
+    def _fetch(self, patience: float | None) -> None:
+        """Asks in every partition where it is time, and waits for the answers, but *patience* seconds at most."""
         now = self._clock()
-        self._workers.run([reader.fetch for reader in self._readers.values() if reader.is_due(now)])
+        for reader in self._idle():
+            if reader.is_due(now):
+                self._workers.fetch(reader)
+        deadline = None if patience is None else time.monotonic() + patience
+        while self._workers.are_busy:
+            if not self._workers.collect(None if deadline is None else deadline - time.monotonic()):
+                return
 
     def _wait(self) -> None:
-        dues = [reader.due_at for reader in self._readers.values() if not reader.finished]
-        pause = min(dues, default=0.0) - self._clock()
-        if pause > 0:
+        """Waits until it is time to ask in some partition, or an answer comes that is late."""
+        idle = self._idle()
+        dues = [reader.due_at for reader in idle if not reader.finished]
+        pause = min(dues, default=self._clock() + _PATIENCE) - self._clock()
+        if pause <= 0:
+            return
+        if len(idle) < len(self._readers):
+            self._workers.collect(pause)
+        else:
             self._sleep(pause)
 
     def _merged(self) -> Iterator[Arrival]:
         """Yields what waits, the oldest first, until a partition has to be asked what it has next."""
-        if any(reader.must_be_asked for reader in self._readers.values()):
+        idle = self._idle()
+        if any(reader.must_be_asked for reader in idle):
             return
-        queue = [(*reader.place, reader) for reader in self._readers.values() if reader.waiting]
+        queue = [(*reader.place, reader) for reader in idle if reader.waiting]
         heapq.heapify(queue)
         while queue:
             *_, reader = heapq.heappop(queue)
@@ -165,7 +186,7 @@ class _PartitionReader:
     """
     How far one partition has been read.
 
-    `fetch` runs in a worker, one at a time; everything else in the thread that follows, while no worker is at it.
+    `fetch` runs in a worker; everything else in the thread that follows, and only while the reader is not busy.
     """
 
     def __init__(
@@ -178,6 +199,7 @@ class _PartitionReader:
         clock: Callable[[], float],
     ) -> None:
         self.partition_id = partition_id
+        self.is_busy = False  # set and cleared by the thread that follows
         self.waiting: deque[GetRecordsResultEntry] = deque()
         self.caught_up = False
         self.finished = False
@@ -290,33 +312,54 @@ class _PartitionReader:
 
 class _Workers:
     """
-    Calls functions side by side in daemon threads, which do not hold up the end of the process when DIS hangs.
+    Lets readers fetch side by side in daemon threads, which do not hold up the end of the process when DIS hangs.
 
-    For one thread, which may be interrupted while it waits; the calls then go on unheard.
+    For one thread, which may be interrupted while it waits; what was asked by then goes on unheard.
     """
 
     def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Callable[[], None], SimpleQueue[Exception | None]]] = SimpleQueue()
+        self._tasks: SimpleQueue[_PartitionReader] = SimpleQueue()
+        self._ends: SimpleQueue[tuple[_PartitionReader, Exception | None]] = SimpleQueue()
         self._count = 0
+        self._busy = 0
 
-    def run(self, calls: Sequence[Callable[[], None]]) -> None:
-        """Returns when every call has returned, or raises what one of them raised once all have ended."""
-        while self._count < min(len(calls), _MOST_WORKERS):
+    @property
+    def are_busy(self) -> bool:
+        """Whether a reader is not done yet."""
+        return self._busy > 0
+
+    def fetch(self, reader: _PartitionReader) -> None:
+        """Makes *reader* busy with a `fetch`."""
+        reader.is_busy = True
+        self._busy += 1
+        if self._count < min(self._busy, _MOST_WORKERS):
             threading.Thread(target=self._work, name="dis_logging-follower", daemon=True).start()
             self._count += 1
-        ends: SimpleQueue[Exception | None] = SimpleQueue()
-        for call in calls:
-            self._calls.put((call, ends))
-        errors = [error for _ in calls if (error := ends.get()) is not None]
-        if errors:
-            raise errors[0]
+        self._tasks.put(reader)
+
+    def collect(self, timeout: float | None) -> bool:
+        """
+        Waits until a busy reader is done, at most *timeout* seconds, and returns whether one is.
+
+        Raises:
+            DeliveryError: what its `fetch` raised.
+        """
+        try:
+            reader, error = self._ends.get(timeout=None if timeout is None else max(0.0, timeout))
+        except Empty:
+            return False
+        reader.is_busy = False
+        self._busy -= 1
+        if error is not None:
+            raise error
+        return True
 
     def _work(self) -> None:
         while True:
-            call, ends = self._calls.get()
+            reader = self._tasks.get()
             try:
-                call()
+                reader.fetch()
             except Exception as error:
-                ends.put(error)
+                self._ends.put((reader, error))
             else:
-                ends.put(None)
+                self._ends.put((reader, None))

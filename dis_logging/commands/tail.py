@@ -138,9 +138,9 @@ def _show(follower: Follower, chosen: _Filter, counts: _Counts, *, follow: bool)
     for arrival in follower.read(follow=follow):
         counts.read += 1
         if chosen.passes(arrival.record):
+            counts.shown += 1  # before it is seen, as Ctrl-C may come as soon as that
             sys.stdout.write("".join(f"{line}\n" for line in _lines(arrival, paint)))
             sys.stdout.flush()
-            counts.shown += 1
 
 
 def _opening(stream_name: str, client: DISClient, partitions: int, *, follow: bool) -> str:
