@@ -22,7 +22,7 @@ from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.app import Operation
 from dis_logging.emulator.faults import Hang, Reply
 from tests.conftest import STREAM
-from tests.raw_server import RawServer, answer, reply_with
+from tests.raw_server import Peer, RawServer, answer, reply_with
 
 
 class Clock:
@@ -81,7 +81,9 @@ def test_pages_that_do_not_lead_on_end() -> None:
     """A service that ignores start_partitionId would be asked for ever."""
     document = {"partitions": [{"partition_id": "shardId-0000000000"}], "has_more_partitions": True}
     body = json.dumps(document).encode()
-    with RawServer(reply_with(answer(body=body))) as server, DISClient(**raw_options(server)) as client:
+    again = answer(body=body)
+    script = reply_with(again, reply_with(again, Peer.wait_until_closed))
+    with RawServer(script) as server, DISClient(**raw_options(server)) as client:
         with pytest.raises(ProtocolError, match="does not lead on"):
             list(client.list_partitions(STREAM))
         assert len(server.heads) == 2
