@@ -28,6 +28,7 @@ from dis_logging.commands.paint import Paint
 from dis_logging.commands.termination import terminable
 from dis_logging.errors import ConfigurationError, DeliveryError
 from dis_logging.escaping import escape
+from dis_logging.pipeline.aggregation import Aggregation, split
 
 _AGE = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -75,6 +76,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="show only records in whose text this regular expression is found",
     )
     parser.add_argument(
+        "--aggregate",
+        choices=[member.value for member in Aggregation],
+        help="take records apart that a handler with this option has put together; default: as the configuration says",
+    )
+    parser.add_argument(
         "--no-follow", action="store_true", help="end when everything that is there by now has been shown"
     )
     parser.set_defaults(run=run)
@@ -95,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     except TypeError as error:
         raise ConfigurationError(str(error)) from None
     chosen = _Filter(tuple(arguments.key or ()), arguments.grep)
+    aggregated = bool(arguments.aggregate or found.given.get("aggregate"))
     counts = _Counts()
     code = DONE
     with client, terminable():
@@ -102,7 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             partitions = follower.begin()
             _complain(_opening(stream_name, client, partitions, follow=not arguments.no_follow))
-            _show(follower, chosen, counts, follow=not arguments.no_follow)
+            arrivals = follower.read(follow=not arguments.no_follow)
+            _show(_taken_apart(arrivals) if aggregated else arrivals, chosen, counts)
         except DeliveryError as error:
             advice = advice_for(error)
             _complain(f"{error}" + (f"\n  -> {advice}" if advice else ""))
@@ -133,9 +141,16 @@ class _Counts:
     shown = 0
 
 
-def _show(follower: Follower, chosen: _Filter, counts: _Counts, *, follow: bool) -> None:
+def _taken_apart(arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
+    """Yields each log record of an aggregated DIS record for itself."""
+    for arrival in arrivals:
+        for data in split(arrival.record.data):
+            yield arrival._replace(record=arrival.record._replace(data=data))
+
+
+def _show(arrivals: Iterator[Arrival], chosen: _Filter, counts: _Counts) -> None:
     paint = Paint.for_stream(sys.stdout)
-    for arrival in follower.read(follow=follow):
+    for arrival in arrivals:
         counts.read += 1
         if chosen.passes(arrival.record):
             counts.shown += 1  # before it is seen, as Ctrl-C may come as soon as that

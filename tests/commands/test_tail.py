@@ -1,6 +1,7 @@
 """``dis-logging tail``, run as a user runs it: what it shows, what it leaves out, and how it ends."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -9,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -228,6 +228,30 @@ def test_options_come_from_a_configuration(
     assert texts(capsys.readouterr().out) == ["x"]
 
 
+@pytest.mark.parametrize("by", ["argument", "configuration"])
+def test_aggregated_records_are_taken_apart(
+    tail: Tail, dis: DISEmulator, logger: logging.Logger, tmp_path: Path, by: str
+) -> None:
+    options = {**dis.handler_options(STREAM), "aggregate": "lines"}
+    handler = DISHandler(**options, flush_interval=60)
+    logger.addHandler(handler)
+    for text in ("one", '"two"', "three\nlines", '{"four": 4}'):
+        logger.info(text)
+    handler.flush()
+    assert dis.record_count(STREAM) == 1
+    path = tmp_path / "logging.json"
+    config = {"version": 1, "handlers": {"dis": {"class": "dis_logging.DISHandler", **options}}}
+    path.write_text(json.dumps(config), "utf-8")
+
+    how = ("--aggregate", "lines") if by == "argument" else ("--config", str(path))
+    _, out, err = tail("--from", "beginning", *how)
+
+    assert texts(out) == ["one", '"two"', "three"]
+    assert "\nlines\n" in out
+    assert '\n    "four": 4\n' in out
+    assert "4 of 4 records shown" in err
+
+
 def test_throttled_reading_shows_everything_once(tail: Tail, put: Put, dis: DISEmulator) -> None:
     put(*map(str, range(50)))
     dis.play(*times(4, Refuse(400, "DIS.4303")), operation=Operation.GET_RECORDS)
@@ -310,7 +334,7 @@ def start(no_account: None, dis: DISEmulator) -> Iterator[Callable[..., Running]
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_peace(
-    start: Callable[..., Running], dis: DISEmulator, logger: Any, signal_number: int
+    start: Callable[..., Running], dis: DISEmulator, logger: logging.Logger, signal_number: int
 ) -> None:
     """Whatever is logged after the opening line is seen at once, also in a pipe."""
     running = start()
