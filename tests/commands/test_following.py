@@ -193,6 +193,20 @@ def test_a_cursor_that_dis_does_not_know_any_more_is_replaced(follow: Follow, di
     assert following.next(1) == ["a"]
 
 
+def test_a_partition_that_gets_a_new_cursor_is_waited_for() -> None:
+    """Its record is older than the one that waits in the other partition."""
+    clock = ServiceClock()
+    with DISEmulator({STREAM: 2}, clock=clock) as dis, DISClient(**dis.client_options()) as client:
+        following = Following(dis, FROM_BEGINNING, client)
+        following.put("a", partition=0)
+        clock.now += timedelta(seconds=1)
+        following.put("b", partition=1)
+        dis.play(Refuse(400, "DIS.4217"), operation=Operation.GET_RECORDS)
+        following.follower.begin()
+
+        assert following.rest() == ["a", "b"]
+
+
 def test_cursors_that_are_always_refused_end_it(follow: Follow, dis: DISEmulator) -> None:
     following = follow(FROM_BEGINNING)
     following.follower.begin()

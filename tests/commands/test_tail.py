@@ -307,7 +307,7 @@ class Running:
             [*COMMAND, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **settings},
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | settings,
             encoding="utf-8",
         )
         assert self.process.stdout is not None
