@@ -94,7 +94,7 @@ def _text_of(line: bytes) -> bytes:
     if not line or line[0] != _QUOTE:
         return line
     try:
-        text = json.loads(line)
-    except ValueError:
+        text = str(json.loads(line))
+        return text.encode("utf-8", "surrogateescape")  # see `line_of`
+    except ValueError:  # no JSON, or a surrogate that stands for no byte
         return line
-    return text.encode("utf-8", "backslashreplace") if isinstance(text, str) else line
