@@ -3,7 +3,16 @@
 from dis_logging.client.client import DISClient
 from dis_logging.client.credentials import Credentials
 from dis_logging.client.metadata import ECSCredentials
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry
+from dis_logging.client.models import (
+    CursorType,
+    GetRecordsResult,
+    GetRecordsResultEntry,
+    PartitionDescription,
+    PutRecordsRequestEntry,
+    PutRecordsResult,
+    PutRecordsResultEntry,
+    StreamDescription,
+)
 from dis_logging.errors import (
     ConfigurationError,
     DeliveryError,
@@ -32,6 +41,11 @@ __all__ = [
     "PutRecordsRequestEntry",
     "PutRecordsResult",
     "PutRecordsResultEntry",
+    "CursorType",
+    "GetRecordsResult",
+    "GetRecordsResultEntry",
+    "StreamDescription",
+    "PartitionDescription",
     "DISError",
     "ConfigurationError",
     "DeliveryError",

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from dis_logging import ConfigurationError, DISError, __version__
-from dis_logging.commands import demo, emulator, send
+from dis_logging.commands import check, demo, emulator, send, tail
 from dis_logging.commands.exits import EPILOG, FAILED, INTERRUPTED, WRONG_USAGE
 
 
@@ -55,13 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dis-logging",
         description="Ships Python log records to Huawei Cloud DIS.",
-        epilog=f"examples:\n  dis-logging demo\n  dis-logging emulator --stream app-logs:3\n  dis-logging send --stream app-logs --failed undelivered.log access.log\n\n{EPILOG}",
+        epilog=f"examples:\n  dis-logging demo\n  dis-logging emulator --stream app-logs:3\n  dis-logging send --stream app-logs --failed undelivered.log access.log\n  dis-logging check\n  dis-logging tail --from 10m\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, emulator, send):
+    for command in (demo, emulator, send, check, tail):
         command.add_command(commands)
     return parser
 

@@ -14,7 +14,7 @@ from dis_logging.client.bodies import BodyFormat
 from dis_logging.client.client import DISClient
 from dis_logging.client.compression import Compression
 from dis_logging.client.signing import SignatureScheme
-from dis_logging.client.target import check_stream_name
+from dis_logging.client.target import find_stream_name
 from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS, Routing, is_hash_key, is_partition_id
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
@@ -145,7 +145,7 @@ class DISHandler(logging.Handler):
         proxies: Mapping[str, str] | None = None,
         allow_http: bool | str = False,
     ) -> None:
-        self._stream_name = _find_stream_name(stream_name)
+        self._stream_name = find_stream_name(stream_name)
         client = DISClient(
             endpoint=endpoint,
             region=region,
@@ -401,14 +401,6 @@ class DISHandler(logging.Handler):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DISHandler holds keys, threads and connections and cannot be pickled")
-
-
-def _find_stream_name(stream_name: str | None) -> str:
-    if stream_name is None:
-        stream_name = options.from_environment("DIS_LOGGING_STREAM_NAME")
-    if stream_name is None:
-        raise ConfigurationError("stream_name is missing: give it as an option, or set DIS_LOGGING_STREAM_NAME")
-    return check_stream_name(stream_name)
 
 
 def _check_aggregation(aggregate: Any, aggregate_bytes: object) -> int:

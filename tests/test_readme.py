@@ -278,7 +278,7 @@ def test_exceptions_are_those_of_the_package() -> None:
 
 
 def test_exit_codes_are_those_of_the_command_line() -> None:
-    told = dict(rows("It is coloured on a terminal, unless `NO_COLOR` is set."))
+    told = dict(rows("### Exit codes"))
 
     assert told == dict(re.findall(r"^  (\d+) +(.+)$", EPILOG, re.MULTILINE))
 

@@ -63,6 +63,16 @@ class DISAuth(AuthBase):
         )
         return request
 
+    def access_key(self) -> str | None:
+        """
+        Returns the id of the key that signs at present, None with an IAM token.
+
+        Raises:
+            NotSentError: there are no keys to be had.
+        """
+        credentials = self._current_credentials()
+        return None if isinstance(credentials, AuthToken) else credentials.ak
+
     def _current_credentials(self) -> Credentials | AuthToken:
         try:
             value = self._source()

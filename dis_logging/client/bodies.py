@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from dis_logging import options
 from dis_logging.client import wire
 from dis_logging.client.compression import Compression, Compressor
-from dis_logging.client.models import PutRecordsResult, Refusals
+from dis_logging.client.models import GetRecordsResult, PutRecordsResult, Refusals
 from dis_logging.errors import ConfigurationError, ProtocolError
 
 _PROTOBUF_TYPE = "application/x-protobuf"
@@ -37,6 +37,7 @@ class Messages(Protocol):
     def decode_put_records_result(self, body: bytes, expected: int) -> PutRecordsResult: ...
     def decode_refusals(self, body: bytes, expected: int) -> Refusals: ...
     def encode_get_records_result(self, records: Iterable[wire.WireRecord], next_partition_cursor: str) -> bytes: ...
+    def decode_get_records_result(self, body: bytes) -> GetRecordsResult: ...
 
 
 class Bodies:

@@ -1,30 +1,46 @@
-"""Puts records into a DIS stream: encode, sign, send once, decode."""
+"""Puts records into a DIS stream, and reads it: encode, sign, send once, decode."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
 
 from dis_logging import options
-from dis_logging.client import wire
+from dis_logging.client import streams, wire
 from dis_logging.client.auth import DISAuth
 from dis_logging.client.bodies import Bodies, BodyFormat, Messages
 from dis_logging.client.compression import Compression
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, Refusals
+from dis_logging.client.models import (
+    CursorType,
+    GetRecordsResult,
+    PartitionDescription,
+    PutRecordsRequestEntry,
+    PutRecordsResult,
+    Refusals,
+    StreamDescription,
+)
+from dis_logging.client.origins import Origins
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.sources import find_credentials
 from dis_logging.client.target import Target, check_stream_name, find_target
-from dis_logging.client.transport import HTTPReply, HTTPTransport
+from dis_logging.client.transport import MAX_REPLY_BYTES, HTTPReply, HTTPTransport, Route
 from dis_logging.errors import ConfigurationError, ProtocolError
 
 _USER_AGENT = "dis-logging"
 _UNAUTHORISED = (401, 441)  # the API gateway's status, and DIS's own
+# What a common partition gives in a second (FAQ, "What is a partition?"), and twice the largest record.
+_FETCH_BYTES = 2 * wire.MAX_RECORD_BYTES
+# That in base64, with what encloses it, if the records are short.
+_MAX_RECORDS_REPLY_BYTES = 32 * 1024 * 1024
 
 
 class DISClient:
@@ -33,6 +49,9 @@ class DISClient:
 
     Retrying is the caller's business; `DISHandler` does it for log records. Safe to share between threads and across
     a fork. Use it as a context manager, or `close` it, to give the connections back.
+
+    To read a stream: `list_partitions` tells its partitions, `get_cursor` gives a place in one of them, and `get_records`
+    what is there together with the cursor to go on with.
 
     Args:
         endpoint: base URL; default ``https://dis.{region}.myhuaweicloud.com``. Plain ``http`` only to loopback, unless
@@ -56,6 +75,11 @@ class DISClient:
         verify: TLS verification as in requests: True (default), False, or a CA bundle's path.
         proxies: as in requests; default: the environment's, and none for an endpoint on this machine.
         allow_http: accept plain ``http`` to other machines.
+
+    Attributes:
+        target: where requests go.
+        origins: where the value of each of the options came from, in words: ``"option"``, ``"environment variable
+            DIS_LOGGING_REGION"``, ``"profile file ..."``, ``"default"``, ``"ECS metadata service"``.
 
     Raises:
         ConfigurationError: an option is missing, malformed or out of range, or needs an extra that is not installed; the
@@ -83,9 +107,10 @@ class DISClient:
         proxies: Mapping[str, str] | None = None,
         allow_http: bool | str = False,
     ) -> None:
-        self.target = find_target(endpoint, region, project_id, stream_id, allow_http)
+        self.origins = Origins()
+        self.target = find_target(endpoint, region, project_id, stream_id, allow_http, self.origins)
         self.request_timeout = options.seconds("request_timeout", request_timeout, exclusive=True)
-        source = find_credentials(ak, sk, security_token, auth_token, credentials)
+        source = find_credentials(ak, sk, security_token, auth_token, credentials, self.origins)
         scheme = options.choice("signature", signature, SignatureScheme)
         self._bodies = Bodies(body_format, compression)
         self._auth = DISAuth(source, self.target.region, scheme)
@@ -138,6 +163,148 @@ class DISClient:
         reply = self._post(body, min(timeout, self.request_timeout))
         return self._read(reply).decode_refusals(reply.body, len(entries))
 
+    def describe_stream(
+        self, stream_name: str, *, start_partition_id: str = "", limit: int = streams.MAX_PARTITIONS
+    ) -> StreamDescription:
+        """
+        Returns what a stream is like, with one page of its partitions (API reference, Querying Details of a Stream).
+
+        Args:
+            stream_name: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+            start_partition_id: the page begins after this partition; empty for the first page.
+            limit: partitions on the page, 1 to 1000. DIS gives 100 when it is not told.
+
+        Raises:
+            ValueError: an argument is unfit; nothing was sent.
+            DeliveryError: as `put_records` does; ``DIS.4301`` when there is no such stream.
+        """
+        options.count("limit", limit, high=streams.MAX_PARTITIONS, unit="partitions")
+        if start_partition_id:
+            _check_partition_id("start_partition_id", start_partition_id)
+        query = streams.describe_query(start_partition_id, limit, self.target.stream_id)
+        reply = self._get(self.target.stream_url(check_stream_name(stream_name)), query, wire.CONTENT_TYPE)
+        return streams.decode_description(reply.body)
+
+    def list_partitions(
+        self, stream_name: str, *, page: int = streams.MAX_PARTITIONS
+    ) -> Iterator[PartitionDescription]:
+        """
+        Yields all partitions of a stream in the order of DIS, asking for a *page* of 1 to 1000 of them at a time.
+
+        Raises:
+            ValueError, DeliveryError: as `describe_stream` does, when the next page is asked for.
+            ProtocolError: DIS says that there is more, and gives nothing new.
+        """
+        after = ""
+        while True:
+            description = self.describe_stream(stream_name, start_partition_id=after, limit=page)
+            yield from description.partitions
+            if not description.has_more_partitions:
+                return
+            last = description.partitions[-1].partition_id if description.partitions else after
+            if last == after:
+                raise ProtocolError("DIS answered 200 with a page of partitions that does not lead on", status=200)
+            after = last
+
+    def get_cursor(
+        self,
+        stream_name: str,
+        partition_id: str,
+        cursor_type: CursorType | str = CursorType.AT_SEQUENCE_NUMBER,
+        *,
+        starting_sequence_number: str = "",
+        timestamp: int | None = None,
+    ) -> str:
+        """
+        Returns a cursor: a place in a partition to read from, for five minutes (API reference, Obtaining Data Cursors).
+
+        Args:
+            stream_name: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+            partition_id: ``"shardId-0000000000"`` or ``"0"``.
+            cursor_type: where to begin; a `CursorType` or its name.
+            starting_sequence_number: for the two types that begin at a record. One that has expired, or is still to come,
+                is refused with ``DIS.4224``.
+            timestamp: for ``AT_TIMESTAMP``, in milliseconds since the epoch. One before the retention period is refused
+                with ``DIS.4300`` and "timestamp is expired" (Java SDK).
+
+        Raises:
+            ValueError: an argument is unfit; nothing was sent.
+            DeliveryError: as `put_records` does.
+        """
+        kind = options.choice("cursor_type", cursor_type, CursorType)
+        _check_partition_id("partition_id", partition_id)
+        by_number = kind in (CursorType.AT_SEQUENCE_NUMBER, CursorType.AFTER_SEQUENCE_NUMBER)
+        if by_number != bool(starting_sequence_number):
+            raise ValueError(f"starting_sequence_number is {'needed' if by_number else 'of no use'} with {kind.value}")
+        if (kind is CursorType.AT_TIMESTAMP) != (timestamp is not None):
+            raise ValueError(f"timestamp is {'of no use' if timestamp is not None else 'needed'} with {kind.value}")
+        query = streams.cursor_query(
+            check_stream_name(stream_name),
+            partition_id,
+            kind,
+            starting_sequence_number,
+            timestamp,
+            self.target.stream_id,
+        )
+        return streams.decode_cursor(self._get(self.target.cursors_url, query, wire.CONTENT_TYPE).body)
+
+    def get_records(
+        self, partition_cursor: str, *, limit: int = streams.DEFAULT_RECORDS, max_fetch_bytes: int = _FETCH_BYTES
+    ) -> GetRecordsResult:
+        """
+        Returns the records at a cursor, none when nothing new is there, and the cursor to go on with.
+
+        Asked for in the client's *body_format* and read in whichever comes (API reference, Downloading Data; SDKs for
+        protobuf). A cursor that is refused must be replaced with `get_cursor`: one older than five minutes (``DIS.4225``),
+        one that is none (``DIS.4217``), one whose record has expired (``DIS.4226``).
+
+        Args:
+            partition_cursor: from `get_cursor` or from the answer before.
+            limit: records at most, 1 to 10,000; the Java SDK says that DIS no longer heeds it.
+            max_fetch_bytes: bytes at most. Less than the next record has, and none is ever returned: do not go below
+                1 MiB, the largest record.
+
+        Raises:
+            ValueError: an argument is unfit; nothing was sent.
+            DeliveryError: as `put_records` does; ``DIS.4303`` when the partition is read too fast.
+        """
+        if not isinstance(partition_cursor, str) or not 1 <= len(partition_cursor) <= streams.MAX_CURSOR_LENGTH:
+            raise ValueError(f"partition_cursor must be a text of 1 to {streams.MAX_CURSOR_LENGTH} characters")
+        options.count("limit", limit, high=streams.MAX_RECORDS)
+        options.count("max_fetch_bytes", max_fetch_bytes, unit="bytes")
+        query = streams.records_query(partition_cursor, limit, max_fetch_bytes)
+        reply = self._get(
+            self.target.records_url, query, self._bodies.messages.CONTENT_TYPE, max_reply_bytes=_MAX_RECORDS_REPLY_BYTES
+        )
+        return self._read(reply).decode_get_records_result(reply.body)
+
+    def access_key(self) -> str | None:
+        """
+        Returns the id of the access key that signs at present, None when an IAM token is sent instead.
+
+        Raises:
+            NotSentError: the source of the keys gives none.
+        """
+        return self._auth.access_key()
+
+    def service_time(self) -> datetime | None:
+        """
+        Returns what time it is for DIS, to the second, None when its answer does not say.
+
+        Asked without a signature, at the root of the endpoint, where nobody is refused for his keys.
+
+        Raises:
+            DeliveryError: there was no answer.
+        """
+        reply = self._transport.send(
+            "GET", f"{self.target.endpoint}/", self._headers, b"", _Unsigned(), self.request_timeout
+        )
+        return _moment(reply.headers.get("Date", ""))
+
+    def route(self) -> Route:
+        """Returns how requests travel, through which proxy and verified with what; connects to nothing."""
+        return self._transport.route(self.target.endpoint)
+
     def close(self) -> None:
         """Closes the idle connections. May be called twice; a later call of `put_records` opens new ones."""
         self._transport.close()
@@ -147,13 +314,32 @@ class DISClient:
 
     def _post(self, body: bytes, timeout: float) -> HTTPReply:
         packed, described = self._bodies.pack(body)
+        return self._ask("POST", self.target.records_url, packed, described, timeout, MAX_REPLY_BYTES)
+
+    def _get(
+        self, url: str, query: Mapping[str, str], content_type: str, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> HTTPReply:
+        # Every request has a Content-Type, also one without a body: for get-records it chooses the format of the answer
+        # (SDKs). A blank is %20, as signatures read it.
+        whole = f"{url}?{urlencode(query, quote_via=quote, safe='')}" if query else url
+        return self._ask("GET", whole, b"", {"Content-Type": content_type}, self.request_timeout, max_reply_bytes)
+
+    def _ask(
+        self, method: str, url: str, body: bytes, described: Mapping[str, str], timeout: float, max_reply_bytes: int
+    ) -> HTTPReply:
+        """Returns the 200 answer to a request, signed once more if its signature was refused and may fare better."""
+
+        def exchange(timeout: float) -> HTTPReply:
+            headers = {**self._headers, **described}
+            return self._transport.send(method, url, headers, body, self._auth, timeout, max_reply_bytes)
+
         deadline = time.monotonic() + timeout
-        reply = self._exchange(packed, described, timeout)
+        reply = exchange(timeout)
         if reply.status in _UNAUTHORISED and self._auth.learn(*_refusal_of(reply)):
             # Signed once more with newer keys or a better clock; a second refusal is final.
             remaining = deadline - time.monotonic()
             if remaining > 0:
-                reply = self._exchange(packed, described, remaining)
+                reply = exchange(remaining)
         if reply.status == 200:
             return reply
         if 200 < reply.status < 300:
@@ -163,10 +349,6 @@ class DISClient:
         raise wire.decode_error(
             reply.status, reply.body, request_id, _retry_after(reply.headers.get("Retry-After", ""))
         )
-
-    def _exchange(self, body: bytes, described: Mapping[str, str], timeout: float) -> HTTPReply:
-        headers = {**self._headers, **described}
-        return self._transport.send("POST", self.target.records_url, headers, body, self._auth, timeout)
 
     def __enter__(self) -> DISClient:
         return self
@@ -179,6 +361,13 @@ class DISClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DISClient holds keys and connections and cannot be pickled; make one in the other process")
+
+
+class _Unsigned(AuthBase):
+    """Leaves a request as it is."""
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        return request
 
 
 def _refusal_of(reply: HTTPReply) -> tuple[str, datetime | None]:
@@ -237,6 +426,11 @@ def _check_entries(records: Iterable[PutRecordsRequestEntry]) -> list[PutRecords
         _check_data(f"{where}.data", entry.data)
         _check_routing(where, entry)
     return entries
+
+
+def _check_partition_id(name: str, value: object) -> None:
+    if not isinstance(value, str) or not wire.is_partition_id(value):
+        raise ValueError(f"{name} must look like 'shardId-0000000000' or '0', not {options.shown(value)}")
 
 
 def _check_data(where: str, data: object) -> None:

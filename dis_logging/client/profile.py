@@ -12,8 +12,7 @@ def read_profile(name: str) -> str | None:
     """
     Returns one value of the section ``[basic]``: ``ak``, ``sk``, ``security_token`` or ``project_id``; None if not set.
 
-    The file is the one that ``HUAWEICLOUD_SDK_CREDENTIALS_FILE`` names, else ``credentials`` in ``.huaweicloud`` of the home
-    directory. No file is no error.
+    No file is no error.
 
     Raises:
         ConfigurationError: the file is there but cannot be read.
@@ -22,9 +21,7 @@ def read_profile(name: str) -> str | None:
     import configparser
 
     try:
-        file = Path(
-            options.from_environment("HUAWEICLOUD_SDK_CREDENTIALS_FILE") or Path.home() / ".huaweicloud" / "credentials"
-        )
+        file = profile_file()
         if not file.is_file():
             return None
         parser = configparser.ConfigParser(interpolation=None)
@@ -34,3 +31,16 @@ def read_profile(name: str) -> str | None:
         kind = type(error).__name__
         raise ConfigurationError(f"{name}: the profile file of Huawei's SDKs cannot be read ({kind})") from None
     return parser.get("basic", name, fallback="").strip() or None
+
+
+def profile_file() -> Path:
+    """
+    Returns where the file is, or would be.
+
+    That is what ``HUAWEICLOUD_SDK_CREDENTIALS_FILE`` names, else ``credentials`` in ``.huaweicloud`` of the home directory.
+
+    Raises:
+        RuntimeError: when there is no home directory.
+    """
+    named = options.from_environment("HUAWEICLOUD_SDK_CREDENTIALS_FILE")
+    return Path(named or Path.home() / ".huaweicloud" / "credentials")

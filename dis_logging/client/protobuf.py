@@ -17,7 +17,14 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from dis_logging.client import wire
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry, Refusals
+from dis_logging.client.models import (
+    GetRecordsResult,
+    GetRecordsResultEntry,
+    PutRecordsRequestEntry,
+    PutRecordsResult,
+    PutRecordsResultEntry,
+    Refusals,
+)
 from dis_logging.errors import ProtocolError
 
 CONTENT_TYPE = "application/x-protobuf; charset=utf-8"
@@ -266,3 +273,32 @@ def encode_get_records_result(records: Iterable[wire.WireRecord], next_partition
         )
     body: bytes = message.SerializeToString()
     return body
+
+
+def decode_get_records_result(body: bytes) -> GetRecordsResult:
+    """
+    Returns what the protobuf body of a GetRecords answer holds.
+
+    Raises:
+        ProtocolError: when the body is not a complete result.
+    """
+    try:
+        message = GetRecordsResultMessage.FromString(body)
+    except (DecodeError, UnicodeError):
+        raise ProtocolError("DIS answered 200, but the body is not a protobuf result", status=200) from None
+    entries = tuple(map(_decode_record, message.records))
+    return GetRecordsResult(entries, _answered_text(message.nextShardIterator))
+
+
+def _decode_record(record: Any) -> GetRecordsResultEntry:
+    number = _answered_text(record.sequenceNumber)
+    if not number:
+        raise ProtocolError("DIS answered 200, but a record has no sequence number", status=200)
+    timestamp = record.timestamp if record.HasField("timestamp") else None
+    return GetRecordsResultEntry(record.data, number, _answered_text(record.partitionKey) or None, timestamp)
+
+
+def _answered_text(value: str | bytes) -> str:
+    if not isinstance(value, str):  # see `_text`
+        raise ProtocolError("DIS answered 200, but a string is not UTF-8", status=200)
+    return value

@@ -8,14 +8,19 @@ from typing import Any
 from dis_logging import options
 from dis_logging.client.credentials import AuthToken, Credentials, CredentialsSource
 from dis_logging.client.metadata import ECSCredentials
-from dis_logging.client.profile import read_profile
+from dis_logging.client.origins import ECS, Origins
 from dis_logging.errors import ConfigurationError
 
 _ECS = "ecs"
 
 
 def find_credentials(
-    ak: str | None, sk: str | None, security_token: str | None, auth_token: str | None, credentials: Any
+    ak: str | None,
+    sk: str | None,
+    security_token: str | None,
+    auth_token: str | None,
+    credentials: Any,
+    origins: Origins | None = None,
 ) -> CredentialsSource:
     """
     Returns a callable that gives the current credentials; it is asked at every attempt.
@@ -29,18 +34,22 @@ def find_credentials(
             ``security_token``, such as huaweicloudsdkcore's, or a callable that returns one; or ``"ecs"`` for
             `ECSCredentials`. The metadata service is asked only on demand: on any other machine it costs seconds to
             learn that there is none, and a forgotten key should be told at once.
+        origins: gets to know where each of them came from.
 
     Raises:
         ConfigurationError: when none of them is complete, naming what is missing.
     """
-    if credentials is not None:
+    origins = Origins() if origins is None else origins
+    if origins.option("credentials", credentials):
+        if credentials == _ECS:
+            origins["credentials"] = ECS
         return _source_of(credentials)
-    if auth_token is None and ak is None and sk is None:
-        auth_token = options.from_environment("DIS_LOGGING_AUTH_TOKEN")
+    if not origins.option("auth_token", auth_token) and ak is None and sk is None:
+        auth_token = origins.environment("auth_token", "DIS_LOGGING_AUTH_TOKEN")
     if auth_token is not None:
         token = AuthToken(options.secret("auth_token", auth_token))
         return lambda: token
-    pair = _find_pair(ak, sk, security_token)
+    pair = _find_pair(ak, sk, security_token, origins)
     return lambda: pair
 
 
@@ -68,11 +77,12 @@ def as_credentials(value: Any) -> Credentials | AuthToken:
     return Credentials(value.ak, value.sk, getattr(value, "security_token", None) or "")
 
 
-def _find_pair(ak: str | None, sk: str | None, security_token: str | None) -> Credentials:
-    if sk is None:
-        sk, security_token = _find_secret(security_token)
-    if ak is None:
-        ak = options.from_environment("DIS_LOGGING_AK", "HUAWEICLOUD_SDK_AK") or read_profile("ak")
+def _find_pair(ak: str | None, sk: str | None, security_token: str | None, origins: Origins) -> Credentials:
+    origins.option("security_token", security_token)
+    if not origins.option("sk", sk):
+        sk, security_token = _find_secret(security_token, origins)
+    if not origins.option("ak", ak):
+        ak = origins.environment("ak", "DIS_LOGGING_AK", "HUAWEICLOUD_SDK_AK") or origins.profile("ak")
     for name, value in (("ak", ak), ("sk", sk)):
         if value is None:
             raise ConfigurationError(
@@ -82,13 +92,13 @@ def _find_pair(ak: str | None, sk: str | None, security_token: str | None) -> Cr
     return Credentials(ak or "", sk or "", security_token or "")
 
 
-def _find_secret(security_token: str | None) -> tuple[str | None, str | None]:
+def _find_secret(security_token: str | None, origins: Origins) -> tuple[str | None, str | None]:
     """Returns the secret key and the security token that comes from the same place."""
     for prefix in ("DIS_LOGGING_", "HUAWEICLOUD_SDK_"):
-        sk = options.from_environment(prefix + "SK")
+        sk = origins.environment("sk", prefix + "SK")
         if sk is not None:
-            return sk, security_token or options.from_environment(prefix + "SECURITY_TOKEN")
-    return read_profile("sk"), security_token or read_profile("security_token")
+            return sk, security_token or origins.environment("security_token", prefix + "SECURITY_TOKEN")
+    return origins.profile("sk"), security_token or origins.profile("security_token")
 
 
 def renew(source: Callable[[], Any]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from dis_logging import options
-from dis_logging.client.profile import read_profile
+from dis_logging.client.origins import DEFAULT, Origins
 from dis_logging.client.wire import STREAM_NAME
 from dis_logging.errors import ConfigurationError
 
@@ -50,24 +50,48 @@ class Target(NamedTuple):
         """Where PutRecords goes; the final slash is what the Java SDK sends, and what scheme A signs."""
         return f"{self.endpoint}/v2/{self.project_id}/records/"
 
+    @property
+    def cursors_url(self) -> str:
+        """Where cursors come from; with a final slash, as above."""
+        return f"{self.endpoint}/v2/{self.project_id}/cursors/"
+
+    def stream_url(self, stream_name: str) -> str:
+        """Where a stream is described; with a final slash, as above."""
+        return f"{self.endpoint}/v2/{self.project_id}/streams/{quote(stream_name, safe='')}/"
+
 
 def find_target(
-    endpoint: str | None, region: str | None, project_id: str | None, stream_id: str | None, allow_http: object
+    endpoint: str | None,
+    region: str | None,
+    project_id: str | None,
+    stream_id: str | None,
+    allow_http: object,
+    origins: Origins | None = None,
 ) -> Target:
     """
     Returns the target that the options describe; what is left out comes from the environment.
 
+    Args:
+        origins: gets to know where each of them came from.
+
     Raises:
         ConfigurationError: when the region or project is missing, or one of them is malformed.
     """
-    region = _word("region", region, "DIS_LOGGING_REGION", "HUAWEICLOUD_SDK_REGION")
-    if project_id is None:
-        variables = ("DIS_LOGGING_PROJECT_ID", "HUAWEICLOUD_SDK_PROJECT_ID")
-        project_id = options.from_environment(*variables) or read_profile("project_id")
-    project_id = _word("project_id", project_id, "DIS_LOGGING_PROJECT_ID", "HUAWEICLOUD_SDK_PROJECT_ID")
-    endpoint = endpoint if endpoint is not None else options.from_environment("DIS_LOGGING_ENDPOINT")
+    origins = Origins() if origins is None else origins
+    variables = ("DIS_LOGGING_REGION", "HUAWEICLOUD_SDK_REGION")
+    if not origins.option("region", region):
+        region = origins.environment("region", *variables)
+    region = _word("region", region, *variables)
+    variables = ("DIS_LOGGING_PROJECT_ID", "HUAWEICLOUD_SDK_PROJECT_ID")
+    if not origins.option("project_id", project_id):
+        project_id = origins.environment("project_id", *variables) or origins.profile("project_id")
+    project_id = _word("project_id", project_id, *variables)
+    if not origins.option("endpoint", endpoint):
+        endpoint = origins.environment("endpoint", "DIS_LOGGING_ENDPOINT")
     if endpoint is None:
         endpoint = f"https://dis.{region}.myhuaweicloud.com"  # Java SDK DISConfig builds exactly this
+        origins["endpoint"] = DEFAULT
+    origins.option("stream_id", stream_id)
     return Target(
         check_endpoint(endpoint, allow_http=options.switch("allow_http", allow_http)),
         region,
@@ -105,6 +129,24 @@ def check_endpoint(endpoint: object, *, allow_http: bool = False) -> str:
     return url.rstrip("/")
 
 
+def find_stream_name(stream_name: str | None, origins: Origins | None = None) -> str:
+    """
+    Returns the name that the option or else the environment gives.
+
+    Args:
+        origins: gets to know where it came from.
+
+    Raises:
+        ConfigurationError: when there is none, or it cannot be a stream's name.
+    """
+    origins = Origins() if origins is None else origins
+    if not origins.option("stream_name", stream_name):
+        stream_name = origins.environment("stream_name", "DIS_LOGGING_STREAM_NAME")
+    if stream_name is None:
+        raise ConfigurationError("stream_name is missing: give it as an option, or set DIS_LOGGING_STREAM_NAME")
+    return check_stream_name(stream_name)
+
+
 def check_stream_name(value: object) -> str:
     """Returns *value* if it can be a stream's name (1 to 64 of ``A-Z a-z 0-9 _ -``), else raises ConfigurationError."""
     name = options.text("stream_name", value)
@@ -114,8 +156,6 @@ def check_stream_name(value: object) -> str:
 
 
 def _word(name: str, value: object, *variables: str) -> str:
-    if value is None:
-        value = options.from_environment(*variables)
     if value is None:
         raise ConfigurationError(f"{name} is missing: give it as an option, or set {' or '.join(variables)}")
     word = options.text(name, value)

@@ -27,6 +27,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -37,7 +38,7 @@ from dis_logging.escaping import escape
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse  # not in urllib3 1.26
 
-# An answer to 10,000 records is about 1.2 MB of JSON, so nothing honest comes near this.
+# An answer to 10,000 uploaded records is about 1.2 MB of JSON, so nothing honest comes near this.
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 # What heads, chunk sizes and trailers may add to it.
 _MAX_FRAME_BYTES = 1024 * 1024
@@ -53,6 +54,22 @@ class HTTPReply(NamedTuple):
     body: bytes
 
 
+class Route(NamedTuple):
+    """
+    How requests travel.
+
+    Args:
+        proxy: URL of the proxy, None when they go straight; not shown, as it may hold a password.
+        verify: what TLS is verified with, as in requests: True, False, or the path of a CA bundle or directory.
+    """
+
+    proxy: str | None
+    verify: bool | str
+
+    def __repr__(self) -> str:
+        return f"Route({'through a proxy' if self.proxy else 'direct'}, verify={self.verify!r})"
+
+
 class _Attempt(threading.local):
     """
     What the connections below must know of the attempt that uses them.
@@ -62,6 +79,7 @@ class _Attempt(threading.local):
     """
 
     deadline: float = 0.0
+    max_reply_bytes: int = MAX_REPLY_BYTES
     sent: bool = False
 
     def remaining(self) -> float:
@@ -98,7 +116,14 @@ class HTTPTransport:
         self._pid = 0
 
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase, timeout: float
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        auth: AuthBase,
+        timeout: float,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> HTTPReply:
         """
         Sends one request and returns its complete answer, whatever the status from 200 on.
@@ -107,6 +132,7 @@ class HTTPTransport:
             url: as it goes on the wire, quoted.
             auth: adds its headers to a `requests.PreparedRequest`.
             timeout: seconds for the whole attempt, connecting and reading included.
+            max_reply_bytes: the longest body to take, before and after decoding.
 
         Raises:
             NotSentError: no connection came about; nothing was sent.
@@ -115,6 +141,7 @@ class HTTPTransport:
             ServiceError: a proxy refused to connect (status 407 and its kin).
         """
         _attempt.deadline = time.monotonic() + timeout
+        _attempt.max_reply_bytes = max_reply_bytes
         _attempt.sent = False
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
@@ -129,6 +156,11 @@ class HTTPTransport:
             failure = error
         failure.__context__ = failure.__cause__ = None
         raise failure.with_traceback(None)
+
+    def route(self, url: str) -> Route:
+        """Returns how a request to *url* would travel, by the options and the environment; connects to nothing."""
+        verify, proxies = self._current_ways().settings(url)
+        return Route(select_proxy(url, proxies), verify)
 
     def close(self) -> None:
         """Closes the idle connections; a later `send` opens new ones."""
@@ -218,12 +250,17 @@ class _Ways:
 
     def _find(self, origin: str) -> tuple[HTTPConnectionPool, bool]:
         request = requests.Request("GET", origin).prepare()
-        # Not set on a session: there, environment variables would replace them.
-        settings = requests.Session().merge_environment_settings(origin, self._proxies.copy(), True, self._verify, None)
-        verify, proxies = settings["verify"], settings["proxies"]
+        verify, proxies = self.settings(origin)
         pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies)
         self._adapter.cert_verify(pool, origin, verify, None)  # type: ignore[no-untyped-call] # in types-requests
         return pool, self._adapter.request_url(request, proxies).startswith("http")
+
+    def settings(self, origin: str) -> tuple[bool | str, dict[str, str]]:
+        """Returns what TLS is verified with, and the proxies, for requests to *origin*."""
+        # Not set on a session: there, environment variables would replace them.
+        settings = requests.Session().merge_environment_settings(origin, self._proxies.copy(), True, self._verify, None)
+        verify = settings["verify"]
+        return True if verify is None else verify, dict(settings["proxies"])
 
     def close(self) -> None:
         """Closes the idle connections."""
@@ -257,8 +294,8 @@ def _read_bounded(raw: Any) -> bytes:
     size = 0
     while chunk := raw.read(65536, decode_content=False):
         size += len(chunk)
-        if size > MAX_REPLY_BYTES:
-            raise ProtocolError(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
+        if size > _attempt.max_reply_bytes:
+            raise ProtocolError(f"the answer is longer than {_attempt.max_reply_bytes} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -280,7 +317,7 @@ def _decode(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
         raise ProtocolError(f"the answer has an unknown encoding: {escape(encoding, 40)}", status=status)
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: a gzip or zlib header, whichever is there
     try:
-        decoded = inflater.decompress(body, MAX_REPLY_BYTES)
+        decoded = inflater.decompress(body, _attempt.max_reply_bytes)
     except zlib.error:
         raise ProtocolError(f"the answer is not valid {encoding}", status=status) from None
     if inflater.unconsumed_tail or not inflater.eof:
@@ -433,8 +470,8 @@ class _DeadlineReader(io.RawIOBase):
         count: int = self._sock.recv_into(buffer)
         # Interim answers, trailers and a chunk of -1 bytes know no end in http.client.
         self._size += count
-        if self._size > MAX_REPLY_BYTES + _MAX_FRAME_BYTES:
-            raise ProtocolError(f"the answer is longer than {MAX_REPLY_BYTES} bytes")
+        if self._size > _attempt.max_reply_bytes + _MAX_FRAME_BYTES:
+            raise ProtocolError(f"the answer is longer than {_attempt.max_reply_bytes} bytes")
         return count
 
     def close(self) -> None:

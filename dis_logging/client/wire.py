@@ -17,7 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, PutRecordsResultEntry, Refusals
+from dis_logging.client.models import (
+    GetRecordsResult,
+    GetRecordsResultEntry,
+    PutRecordsRequestEntry,
+    PutRecordsResult,
+    PutRecordsResultEntry,
+    Refusals,
+)
 from dis_logging.errors import ProtocolError, ServiceError
 from dis_logging.escaping import escape
 
@@ -331,6 +338,68 @@ def _encode_record(record: WireRecord) -> dict[str, str | int]:
         "timestamp_type": TIMESTAMP_TYPE,
     }
     return fields if record.partition_key is None else {"partition_key": record.partition_key, **fields}
+
+
+def decode_get_records_result(body: bytes) -> GetRecordsResult:
+    """
+    Returns what a GetRecords answer holds (API reference, Downloading Data).
+
+    Raises:
+        ProtocolError: when the body is not a complete result.
+    """
+    document = load_object(body)
+    records = None if document is None else document.get("records")
+    if document is None or not isinstance(records, list):
+        raise ProtocolError("DIS answered 200, but the body has no list of records", status=200)
+    entries = tuple(map(_decode_record, records))
+    return GetRecordsResult(entries, optional_text(document, "next_partition_cursor"))
+
+
+def _decode_record(record: object) -> GetRecordsResultEntry:
+    if not isinstance(record, dict) or not isinstance(record.get("data"), str):
+        raise ProtocolError("DIS answered 200, but a record has no data", status=200)
+    try:
+        data = base64.b64decode(record["data"], validate=True)
+    except (binascii.Error, ValueError):
+        raise ProtocolError("DIS answered 200, but the data of a record is not base64", status=200) from None
+    number = optional_text(record, "sequence_number")
+    if not number:
+        raise ProtocolError("DIS answered 200, but a record has no sequence number", status=200)
+    # No source says that a partition key can be empty; DIS treats one in a request as none.
+    key = optional_text(record, "partition_key") or None
+    return GetRecordsResultEntry(data, number, key, optional_number(record, "timestamp"))
+
+
+def optional_text(fields: Mapping[str, object], name: str) -> str:
+    """
+    Returns a string of an answer, empty when it is null or left out; a number counts as its text.
+
+    Raises:
+        ProtocolError: when it is something else.
+    """
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ProtocolError(f"DIS answered 200, but {name} is not a string", status=200)
+    return str(value)
+
+
+def optional_number(fields: Mapping[str, object], name: str) -> int | None:
+    """
+    Returns a whole number of an answer, None when it is null or left out; an example of the API reference has a string.
+
+    Raises:
+        ProtocolError: when it is something else.
+    """
+    value = fields.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ProtocolError(f"DIS answered 200, but {name} is not a whole number", status=200)
+    return value
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------

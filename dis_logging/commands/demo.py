@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import unicodedata
 from collections import Counter
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TextIO
 
 from dis_logging.commands.exits import EPILOG
+from dis_logging.commands.paint import Paint
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Refuse, RefuseEntries
 from dis_logging.emulator.journal import ReceivedRequest
@@ -56,7 +56,7 @@ def run_demo(output: TextIO, diagnosis: TextIO) -> int:
     """
     with DISEmulator(streams={_STREAM: _PARTITIONS}) as dis:
         books = _open_shop(dis)
-    output.writelines(line + "\n" for line in _Report(books, _Paint.for_stream(output)).lines())
+    output.writelines(line + "\n" for line in _Report(books, Paint.for_stream(output)).lines())
     faults = books.faults()
     diagnosis.writelines(f"dis-logging demo: {fault}\n" for fault in faults)
     return 1 if faults else 0
@@ -211,37 +211,10 @@ class _Books:
 # -- the report -----------------------------------------------------------------------------------------------------
 
 
-class _Paint:
-    """Puts colours around text, or leaves it alone."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
-
-    @classmethod
-    def for_stream(cls, stream: TextIO) -> _Paint:
-        """Returns one that paints only what goes to a terminal, and not if the user set NO_COLOR (no-color.org)."""
-        return cls(enabled=stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
-
-    def heading(self, text: str) -> str:
-        return self._paint(text, "1")
-
-    def bad(self, text: str) -> str:
-        return self._paint(text, "31")
-
-    def again(self, text: str) -> str:
-        return self._paint(text, "33")
-
-    def good(self, text: str) -> str:
-        return self._paint(text, "32")
-
-    def _paint(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._enabled else text
-
-
 class _Report:
     """Lays the books out in lines of at most 79 columns."""
 
-    def __init__(self, books: _Books, paint: _Paint) -> None:
+    def __init__(self, books: _Books, paint: Paint) -> None:
         self._books = books
         self._paint = paint
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from dis_logging.client import wire
 from dis_logging.commands.exits import DONE, EPILOG, WRONG_USAGE
+from dis_logging.commands.termination import terminable
 from dis_logging.emulator.emulator import DISEmulator
 
 _DEFAULT_STREAM = ("app-logs", 1)
@@ -86,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"dis-logging emulator: {error}\n")
         return WRONG_USAGE
     try:
-        with _terminable(), emulator:
+        with terminable(), emulator:
             sys.stderr.write(f"{_state(emulator)}. Ctrl-C ends it.\n")
             sys.stdout.write(f"{_settings(emulator)}\n")
             sys.stdout.flush()
@@ -96,16 +94,6 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{_balance(emulator)}\n")
         return DONE
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM end the program as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _settings(emulator: DISEmulator) -> str:

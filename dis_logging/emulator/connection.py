@@ -19,7 +19,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from dis_logging.client import wire
-from dis_logging.emulator.app import App, Operation
+from dis_logging.emulator.app import App
 from dis_logging.emulator.call import EntryRule
 from dis_logging.emulator.faults import Behave, Script
 from dis_logging.emulator.journal import Journal, ReceivedRequest
@@ -198,10 +198,8 @@ class _Exchange:
             self.close()
 
     def _play(self) -> None:
-        if self._operation is Operation.PUT_RECORDS:
-            self._script.next_fault(self._look).play(self)
-        else:
-            Behave().play(self)
+        fault = Behave() if self._operation is None else self._script.next_fault(self._operation, self._look)
+        fault.play(self)
 
     def read(self, fraction: float = 1.0) -> None:
         wanted = int(self._head.content_length * fraction)

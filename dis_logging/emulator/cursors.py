@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from enum import Enum
 from typing import NamedTuple
 
 from dis_logging.client import wire
+from dis_logging.client.models import CursorType
 from dis_logging.emulator.call import Call, decimal, partition_number
 from dis_logging.emulator.messages import RefusalError, Response, message_of
 from dis_logging.emulator.store import PartitionDescription
@@ -23,16 +23,6 @@ _MAX_LIMIT = 10_000
 # Assumed: what a COMMON and an ADVANCED partition give in a second (FAQ, "What is a partition?").
 _DEFAULT_FETCH_BYTES = 2 * 1024 * 1024
 _MAX_FETCH_BYTES = 10 * 1024 * 1024
-
-
-class CursorType(Enum):
-    """Where reading begins."""
-
-    AT_SEQUENCE_NUMBER = "AT_SEQUENCE_NUMBER"
-    AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"
-    TRIM_HORIZON = "TRIM_HORIZON"
-    LATEST = "LATEST"
-    AT_TIMESTAMP = "AT_TIMESTAMP"
 
 
 class Cursor(NamedTuple):

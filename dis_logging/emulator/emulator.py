@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dis_logging.emulator import connection
 from dis_logging.emulator.access import Access
-from dis_logging.emulator.app import App
+from dis_logging.emulator.app import App, Operation
 from dis_logging.emulator.faults import Fault, Script
 from dis_logging.emulator.journal import Journal, ReceivedRequest
 from dis_logging.emulator.server import Server
@@ -375,20 +375,30 @@ class DISEmulator:
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
-    def play(self, *faults: Fault) -> None:
+    def play(self, *faults: Fault, operation: Operation = Operation.PUT_RECORDS) -> None:
         """
         Puts faults at the end of the script: each PutRecords request takes the next one.
 
         A request that is too large to be read takes none. With the script played out the emulator behaves.
+
+        Args:
+            faults: what to play, in this order.
+            operation: what requests must ask for to take one; each operation has a script of its own.
         """
-        self._script.play(*faults)
+        self._script.play(*faults, operation=operation)
 
     @property
     def unplayed(self) -> tuple[Fault, ...]:
         """The faults that no request has taken yet."""
         return self._script.unplayed()
 
-    def rule(self, fault: Fault, where: Callable[[ReceivedRequest], bool] | None = None) -> ExitStack:
+    def rule(
+        self,
+        fault: Fault,
+        where: Callable[[ReceivedRequest], bool] | None = None,
+        *,
+        operation: Operation = Operation.PUT_RECORDS,
+    ) -> ExitStack:
         """
         Makes *fault* play for every PutRecords request from now on, until the returned context ends or is closed.
 
@@ -398,16 +408,17 @@ class DISEmulator:
         Args:
             fault: what to play.
             where: for which requests; None for all. The body has been read when it is asked, even for ``Reset("before")``.
+            operation: what they must ask for.
         """
         stack = ExitStack()
-        stack.callback(self._script.add_rule(fault, where))
+        stack.callback(self._script.add_rule(fault, where, operation))
         return stack
 
     def set_rule(self, fault: Fault | None) -> None:
         """Replaces all rules by one, or by none."""
         self._script.clear_rules()
         if fault is not None:
-            self._script.add_rule(fault, None)
+            self._script.add_rule(fault, None, Operation.PUT_RECORDS)
 
 
 def _records_file(path: str | os.PathLike[str]) -> RecordsFile:

@@ -1,21 +1,22 @@
 """
 Scripted misbehaviour: what a test tells the emulator to do wrong.
 
-Faults play for PutRecords requests only. They are played in order, one for each request (`DISEmulator.play`), or stand as
-a rule until it is removed (`DISEmulator.rule`). What the emulator has stored when a fault is over, and so what
-`DISEmulator.records` tells, is in each docstring under *Ledger*.
+Faults play for PutRecords requests, unless another operation is named. They are played in order, one for each request
+(`DISEmulator.play`), or stand as a rule until it is removed (`DISEmulator.rule`). What the emulator has stored when a fault
+is over, and so what `DISEmulator.records` tells, is in each docstring under *Ledger*; other operations store nothing.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from dis_logging.client.models import PutRecordsResultEntry
+from dis_logging.emulator.app import Operation
 from dis_logging.emulator.call import EntryRule
 from dis_logging.emulator.journal import ReceivedRequest
 from dis_logging.emulator.messages import ReceivedEntry, Response, message_of, refusal
@@ -61,7 +62,7 @@ class Exchange(Protocol):
 
 
 class Fault(Protocol):
-    """A way to treat one PutRecords request; a test may write its own."""
+    """A way to treat one request; a test may write its own."""
 
     def play(self, exchange: Exchange) -> None:
         """Serves the request; when it returns with the connection open, the next request is read from it."""
@@ -334,6 +335,7 @@ def times(count: int, fault: Fault) -> tuple[Fault, ...]:
 class _Rule:
     fault: Fault
     where: Callable[[ReceivedRequest], bool] | None
+    operation: Operation
 
     def concerns(self, look: Callable[[], ReceivedRequest]) -> bool:
         return self.where is None or self.where(look())
@@ -350,22 +352,24 @@ class Script:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._lock = threading.Lock()  # guards both below
-        self._scripted: deque[Fault] = deque()
+        self._scripted: defaultdict[Operation, deque[Fault]] = defaultdict(deque)
         self._rules: list[_Rule] = []
 
-    def play(self, *faults: Fault) -> None:
-        """Puts faults at the end of the script."""
+    def play(self, *faults: Fault, operation: Operation) -> None:
+        """Puts faults at the end of the script for *operation*."""
         with self._lock:
-            self._scripted.extend(faults)
+            self._scripted[operation].extend(faults)
 
     def unplayed(self) -> tuple[Fault, ...]:
         """Returns what is left of the script."""
         with self._lock:
-            return tuple(self._scripted)
+            return tuple(fault for faults in self._scripted.values() for fault in faults)
 
-    def add_rule(self, fault: Fault, where: Callable[[ReceivedRequest], bool] | None) -> Callable[[], None]:
-        """Adds a standing rule and returns the function that removes it."""
-        rule = _Rule(fault, where)
+    def add_rule(
+        self, fault: Fault, where: Callable[[ReceivedRequest], bool] | None, operation: Operation
+    ) -> Callable[[], None]:
+        """Adds a standing rule for *operation* and returns the function that removes it."""
+        rule = _Rule(fault, where, operation)
         with self._lock:
             self._rules.append(rule)
         return lambda: self._remove(rule)
@@ -382,17 +386,18 @@ class Script:
             self._rules.clear()
         self._on_change()
 
-    def next_fault(self, look: Callable[[], ReceivedRequest]) -> Fault:
+    def next_fault(self, operation: Operation, look: Callable[[], ReceivedRequest]) -> Fault:
         """
-        Returns the fault for a PutRecords request that has just arrived.
+        Returns the fault for a request that has just arrived.
 
         Args:
+            operation: what it asks for.
             look: returns the request with its body; only called when a rule wants to see it, because a fault may depend
                 on the body not having been read.
         """
         with self._lock:
-            scripted = self._scripted.popleft() if self._scripted else None
-            rules = tuple(reversed(self._rules))
+            scripted = self._scripted[operation].popleft() if self._scripted[operation] else None
+            rules = tuple(rule for rule in reversed(self._rules) if rule.operation is operation)
         if scripted is not None:
             self._on_change()
             return scripted

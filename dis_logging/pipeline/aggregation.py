@@ -82,3 +82,19 @@ class _Group:
         self.lines: list[bytes] = []
         self.indices: list[int] = []
         self.size = 0
+
+
+def split(data: bytes) -> list[bytes]:
+    """Returns the texts of the log records in a DIS record, in their order: the reverse of `join`."""
+    return [_text_of(line) for line in data.split(_LINE_FEED)]
+
+
+def _text_of(line: bytes) -> bytes:
+    """Returns the text that *line* stands for; one that only looks like a JSON string stands for itself."""
+    if not line or line[0] != _QUOTE:
+        return line
+    try:
+        text = str(json.loads(line))
+        return text.encode("utf-8", "surrogateescape")  # see `line_of`
+    except ValueError:  # no JSON, or a surrogate that stands for no byte
+        return line

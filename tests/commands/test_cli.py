@@ -211,7 +211,10 @@ def test_records_that_are_not_accounted_for_are_a_failure() -> None:
     assert "DIS holds 0" in faults[1]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["emulator", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["demo", "--help"], ["emulator", "--help"], ["check", "--help"], ["tail", "--help"]],
+)
 def test_help_has_an_example_and_the_exit_codes(arguments: list[str]) -> None:
     result = run(*arguments)
 
@@ -249,6 +252,7 @@ def test_importing_the_package_imports_no_emulator() -> None:
     assert not modules & {
         "dis_logging.emulator",
         "dis_logging.commands.demo",
+        "dis_logging.commands.check",
         "dis_logging.cli",
         "argparse",
         "http.server",

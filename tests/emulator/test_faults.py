@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.app import Operation
 from dis_logging.emulator.call import EntryRule
 from dis_logging.emulator.faults import (
     Behave,
@@ -443,3 +444,22 @@ def test_set_rule_replaces_all_rules(dis: DISEmulator, put: Put) -> None:
 
     assert replaced == 503
     assert codes(result) == [None]
+
+
+# -- other operations -----------------------------------------------------------------------------------------------
+
+
+def test_faults_of_another_operation_leave_uploads_alone(dis: DISEmulator, put: Put) -> None:
+    dis.play(Refuse(400, "DIS.4303"), operation=Operation.DESCRIBE_STREAM)
+
+    assert put(dis, "x")[0] == 200
+    assert put(dis, method="GET", resource="streams/app-logs")[1]["errorCode"] == "DIS.4303"
+    assert put(dis, method="GET", resource="streams/app-logs")[0] == 200
+    assert dis.unplayed == ()
+
+
+def test_rule_of_another_operation_leaves_uploads_alone(dis: DISEmulator, put: Put) -> None:
+    with dis.rule(Refuse(400, "DIS.4303"), operation=Operation.DESCRIBE_STREAM):
+        assert put(dis, "x")[0] == 200
+        assert put(dis, method="GET", resource="streams/app-logs")[0] == 400
+    assert put(dis, method="GET", resource="streams/app-logs")[0] == 200

@@ -1,0 +1,125 @@
+"""Reads a logging configuration from a file of JSON or YAML, or from a Django settings module."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dis_logging import options
+from dis_logging.errors import ConfigurationError
+from dis_logging.escaping import escape
+
+_MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def load_logging_config(source: str) -> Mapping[str, Any]:
+    """
+    Returns the configuration for dictConfig in *source*.
+
+    Args:
+        source: the path of a ``.json``, ``.yaml`` or ``.yml`` file, the name of a Django settings module, or the path of
+            its ``.py`` file. In a file, the configuration may stand below a key ``logging`` or ``LOGGING``.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no such configuration. The content of a file is never shown.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in _READERS:
+        document = _READERS[suffix](_text_of(path), source)
+    elif suffix == ".py" and path.name != suffix:
+        document = _settings(*_place_of(path), source)
+    elif _MODULE_NAME.fullmatch(source) and not path.is_file():
+        document = _settings(source, Path.cwd(), source)
+    else:
+        raise ConfigurationError(
+            f"--config must be a .json, .yaml or .py file or the name of a settings module, not {options.shown(source)}"
+        )
+    if isinstance(document, Mapping) and "handlers" not in document:
+        document = next((document[key] for key in ("logging", "LOGGING") if key in document), document)
+    if not isinstance(document, Mapping) or not isinstance(document.get("handlers"), Mapping):
+        raise ConfigurationError(f"{_shown(source)} is no configuration for dictConfig: it has no handlers")
+    return document
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{_shown(str(path))} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{_shown(str(path))} is not UTF-8") from None
+
+
+def _read_json(text: str, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigurationError(f"{_shown(source)} is not JSON: {error.msg} ({where})") from None
+    except RecursionError:
+        raise ConfigurationError(f"{_shown(source)} is not JSON that can be read: it is nested too deep") from None
+
+
+def _read_yaml(text: str, source: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigurationError(f"{_shown(source)} needs a library that is missing: pip install pyyaml") from None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Its text quotes the line, which may hold a key.
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigurationError(f"{_shown(source)} is not YAML that can be read{where}") from None
+
+
+_READERS = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
+
+
+def _place_of(path: Path) -> tuple[str, Path]:
+    """Returns the name of the module in *path*, and the directory that its package is imported from."""
+    if not path.is_file():
+        raise ConfigurationError(f"{_shown(str(path))} cannot be read: there is no such file")
+    path = path.resolve()
+    names = [] if path.stem == "__init__" else [path.stem]
+    directory = path.parent
+    while (directory / "__init__.py").is_file():
+        names.insert(0, directory.name)
+        directory = directory.parent
+    return ".".join(names), directory
+
+
+def _settings(name: str, directory: Path, source: str) -> Any:
+    module = _import(name, directory, source)
+    try:
+        return module.LOGGING
+    except AttributeError:
+        raise ConfigurationError(f"{_shown(source)} has no LOGGING") from None
+
+
+def _import(name: str, directory: Path, source: str) -> ModuleType:
+    sys.path.insert(0, str(directory))
+    try:
+        with redirect_stdout(sys.stderr):  # what the module prints is not our data
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigurationError(f"{_shown(source)} cannot be imported: {escape(str(error), 200)}") from None
+    except (Exception, SystemExit) as error:
+        # The text of the error is the module's own, and might quote a secret.
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {_shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+        raise ConfigurationError(f"{_shown(source)} cannot be imported: {type(error).__name__}{where}") from None
+
+
+def _shown(source: str) -> str:
+    return escape(source, 200)
