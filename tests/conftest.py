@@ -97,6 +97,20 @@ def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
         handler.close()
 
 
+@pytest.fixture(autouse=True)
+def handlers_removed() -> Iterator[None]:
+    """Takes from all loggers but the root the handlers that a test has left on them, for the tests after it."""
+    before = _handlers_of_loggers()
+    yield
+    for name, handlers in _handlers_of_loggers().items():
+        logging.getLogger(name).handlers[:] = [each for each in handlers if each in before.get(name, ())]
+
+
+def _handlers_of_loggers() -> dict[str, list[logging.Handler]]:
+    loggers = logging.getLogger().manager.loggerDict
+    return {name: list(each.handlers) for name, each in loggers.items() if getattr(each, "handlers", None)}  # type: ignore[union-attr]
+
+
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
     """Puts the root logger and the disabled flags back as they were."""
