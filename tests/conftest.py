@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 from hypothesis import settings
@@ -97,18 +97,31 @@ def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
         handler.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Makes what a test printed and logged fit to go from one process to another: lone surrogates are not."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True)
-def handlers_removed() -> Iterator[None]:
-    """Takes from all loggers but the root the handlers that a test has left on them, for the tests after it."""
-    before = _handlers_of_loggers()
+def restored_loggers() -> Iterator[None]:
+    """
+    Puts the handlers of all loggers but the root back as they were, for the tests after it, and lets them propagate.
+
+    pytest puts a handler of its own on each logger that does not.
+    """
+    before = {logger.name: list(logger.handlers) for logger in _loggers()}
     yield
-    for name, handlers in _handlers_of_loggers().items():
-        logging.getLogger(name).handlers[:] = [each for each in handlers if each in before.get(name, ())]
+    for logger in _loggers():
+        logger.handlers[:] = [each for each in logger.handlers if each in before.get(logger.name, ())]
+        logger.propagate = True
 
 
-def _handlers_of_loggers() -> dict[str, list[logging.Handler]]:
-    loggers = logging.getLogger().manager.loggerDict
-    return {name: list(each.handlers) for name, each in loggers.items() if getattr(each, "handlers", None)}  # type: ignore[union-attr]
+def _loggers() -> list[logging.Logger]:
+    loggers = logging.getLogger().manager.loggerDict.values()
+    return [each for each in loggers if isinstance(each, logging.Logger) and (each.handlers or not each.propagate)]
 
 
 @pytest.fixture
