@@ -232,7 +232,7 @@ def try_out(tools: Path, python: Path, constraints: Sequence[str], wheel: Path, 
     versions = run(interpreter, "-c", VERSIONS).strip()
     # urllib3 1.26 leaves a socket to the garbage collector when a proxy refuses.
     leniency = ["-W", "ignore::ResourceWarning"] if OLD_URLLIB3 in constraints else []
-    result = run(interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", *leniency, *TESTS, cwd=bench)
+    result = run(interpreter, "-m", "pytest", "-n", "3", "-q", "-p", "no:cacheprovider", *leniency, *TESTS, cwd=bench)
     shutil.rmtree(where)
     return f"{versions}: {result.splitlines()[-1]}"
 

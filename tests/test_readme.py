@@ -29,7 +29,7 @@ HEADINGS = re.findall(r"^#+ .+$", README, re.MULTILINE)
 DEMO = "python3 -m venv .venv && .venv/bin/pip install --quiet . && .venv/bin/dis-logging demo"
 TESTS = (
     "python3 -m venv .venv && .venv/bin/pip install --quiet --upgrade pip && "
-    ".venv/bin/pip install --quiet --editable . --group tests && .venv/bin/pytest"
+    ".venv/bin/pip install --quiet --editable . --group tests && .venv/bin/pytest -n 3"
 )
 HIDDEN = re.compile(r"DIS_LOGGING_.*|HUAWEICLOUD_.*|NO_COLOR|.*_proxy", re.IGNORECASE)
 
