@@ -20,9 +20,12 @@ _BYTE_COST = 1 / (1024 * 1024)
 _START_RATE = 1.0
 _MIN_RATE = 0.001
 # While a partition takes all it is sent, it is offered more: twice as much each second until its first refusal after the one
-# that started all this, then a fiftieth each second; after a refusal a little less than it took.
+# that started all this, then a fiftieth each second, and a fifth once it has refused nothing for so long that it must take
+# much more than it did; after a refusal a little less than it took.
 _PROBING = 2.0
 _GROWTH = 1.02
+_LATE_GROWTH = 1.2
+_LATE = 20.0
 _EASE = 0.97
 _CUT_INTERVAL = 1.0  # of what came of one rate before the next is judged
 # A partition opens once it may take this many seconds' worth, so that requests stay large, and saves up so many at most.
@@ -79,13 +82,16 @@ class Pace:
     def released(self) -> Iterator[str]:
         """Yields the keys that need not wait any longer; of each partition those first that had nothing of the last turn."""
         now = self._clock()
+        calm = set()
         for lane in self._lanes():
             lane.refill(now)
             if lane.is_calm(now):
-                self._close(lane)
+                calm.add(lane)
                 yield from lane.waiting
             elif lane.is_open:
                 yield from lane.next_turn()
+        if calm:
+            self._close(calm)
 
     def next_release(self) -> float | None:
         """Returns when a key that waits may go, on the clock; None when none waits."""
@@ -128,7 +134,9 @@ class Pace:
             for index, partition in enumerate(partition_ids)
             if partition and place_of(entries[index]) != ""
         }
-        for place in {place_of(entries[index]) for index in throttled} - self._lane_of.keys():
+        for place in {place_of(entries[index]) for index in throttled}:
+            if place in self._lane_of:
+                continue
             if place in partitions:
                 self._lane_of[place] = self._by_partition.setdefault(partitions[place], _Lane(now))
             else:
@@ -152,10 +160,11 @@ class Pace:
     def _lanes(self) -> list[_Lane]:
         return [*self._by_partition.values(), *self._by_place.values()]
 
-    def _close(self, lane: _Lane) -> None:
+    def _close(self, calm: set[_Lane]) -> None:
+        # All at once, as there may be thousands.
         lanes: dict[Any, _Lane]
         for lanes in (self._by_partition, self._by_place, self._lane_of):
-            for name in [name for name, other in lanes.items() if other is lane]:
+            for name in [name for name, lane in lanes.items() if lane in calm]:
                 del lanes[name]
 
     def _forget_places(self) -> None:
@@ -231,7 +240,8 @@ class _Lane:
         if was_refused:
             self._slow_down(now)
         elif self._has_held_back:  # else it says nothing that nothing was refused
-            self._rate *= self._growth ** min(1.0, now - self._grown)
+            growth = self._growth if now - self._cut < _LATE else max(self._growth, _LATE_GROWTH)
+            self._rate *= growth ** min(1.0, now - self._grown)
             self._has_held_back = False
         self._grown = now
 
