@@ -171,7 +171,14 @@ def test_so_many_requests_are_under_way_at_once(
 def test_a_key_is_never_in_two_requests_and_order_holds_whatever_happens(
     dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, seed: int
 ) -> None:
-    faults = [Behave(), Hang(0.002), Hang(0.01), RefuseEntries("DIS.5250", where=[0, 3]), Reset("before"), Refuse(503)]
+    faults: list[Fault] = [
+        Behave(),
+        Hang(0.002),
+        Hang(0.01),
+        RefuseEntries("DIS.5250", where=[0, 3]),
+        Reset("before"),
+        Refuse(503),
+    ]
     handler = make(max_in_flight=4, backoff_max=0.002, max_batch_records=4)
     source = random.Random(seed)
     numbers: Counter[str] = Counter()
@@ -320,10 +327,9 @@ def test_without_a_backlog_there_is_one_thread(dis: DISEmulator, make: Callable[
 
     for number in range(30):
         log(handler, f"text {number}")
-        assert dis.wait_for(lambda _, number=number: handler.stats().delivered == number + 1)
+        assert handler.flush()
 
-    assert further_senders(handler) == 0
-    assert all(sender._thread is None for sender in handler._pipeline._senders[1:])
+    assert further_senders(handler) == 0  # one that had been started would still be there
 
 
 def test_further_threads_end_when_the_backlog_is_gone(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
@@ -361,7 +367,8 @@ def test_close_is_bounded_while_several_requests_hang_and_leaves_no_thread(
 ) -> None:
     handler = make(max_in_flight=4, shutdown_timeout=0.3)
     earn_trust(handler)
-    with holding(dis):
+    worker, *further = handler._pipeline._senders
+    with holding(dis), holding(dis, where=lambda request: request.entries[0].partition_key == "logger-0") as of_worker:
         texts = log_batches(handler)
         assert dis.wait_for(lambda dis: unanswered(dis) == 4)
         started = time.monotonic()
@@ -371,14 +378,11 @@ def test_close_is_bounded_while_several_requests_hang_and_leaves_no_thread(
         assert time.monotonic() - started < 0.3 + 0.5 + 1.0  # what a busy machine may add
         assert sorted(fallback.texts) == sorted(texts)
         assert set(fallback.codes) == {"closed"}
-        unknown = Counter(vars(record)["dis_outcome_unknown"] for record in fallback.records)
-        assert unknown[True] == 20
-    senders = handler._pipeline._senders
-    assert dis.wait_for(lambda _: not any(sender.is_alive for sender in senders))
-    # Those that ended last must have started nobody again.
-    assert not any(
-        thread.name == "dis_logging-sender" and thread is senders[0]._thread for thread in threading.enumerate()
-    )
+        assert Counter(vars(record)["dis_outcome_unknown"] for record in fallback.records)[True] == 20
+        of_worker.release()
+        assert dis.wait_for(lambda _: not worker.is_alive)
+    assert dis.wait_for(lambda _: not any(sender.is_alive for sender in further))
+    assert not worker.is_alive  # the others, ending, have not started it again
 
 
 def test_a_thread_that_cannot_be_started_costs_nothing(

@@ -172,7 +172,8 @@ class Pipeline:
         else:
             self._start_up()
             self._worker.wake()
-            if self._delivery.is_sending:  # perhaps it is the worker that does, and what came cannot wait for it
+            # Perhaps it is the worker that sends, and what came cannot wait for it.
+            if self._delivery.is_sending and self._buffer.queue:
                 self._wake_another_sender()
 
     def _wake_another_sender(self) -> None:

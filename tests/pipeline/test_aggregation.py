@@ -93,10 +93,9 @@ def test_records_are_bounded_keep_the_order_and_have_one_place_each(entries: lis
         assert numbers == sorted(numbers)
 
 
-def test_a_record_is_filled_as_far_as_it_goes() -> None:
-    _, groups = join([make_entry("x" * 9) for _ in range(7)], 29)  # two line feeds fit, a third does not
-
-    assert groups == [[0, 1, 2], [3, 4, 5], [6]]
+@pytest.mark.parametrize(("max_bytes", "groups"), [(29, [[0, 1, 2], [3, 4]]), (28, [[0, 1], [2, 3], [4]])])
+def test_a_record_is_filled_to_the_last_byte(max_bytes: int, groups: list[list[int]]) -> None:
+    assert join([make_entry("x" * 9) for _ in range(5)], max_bytes)[1] == groups
 
 
 def test_a_long_text_has_a_record_for_itself() -> None:
@@ -386,8 +385,8 @@ def test_nothing_is_lost_or_doubled_and_each_key_keeps_its_order_whatever_happen
         stored[record.partition_key] += split(record.data)
     refused = Counter(fallback.texts)  # what met a 413 alone
     assert set(fallback.codes) <= {"http_413"}
-    for name, lines in emitted.items():
-        assert Counter(stored[name]) + Counter(text for text in refused.elements() if text in lines) == Counter(lines)
+    for key, lines in emitted.items():
+        assert Counter(stored[key]) + Counter(text for text in refused.elements() if text in lines) == Counter(lines)
     assert_in_order(dis.records(stream), emitted, several=any(isinstance(fault, RefuseEntries) for fault in faults))
     stats = handler.stats()
     assert (stats.delivered, stats.failed) == (sum(map(len, stored.values())), len(fallback.records))

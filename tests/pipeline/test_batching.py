@@ -11,7 +11,7 @@ from dis_logging.client.wire import Routing
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import CREATED, DATA, KEY, ROUTING, Entry
+from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from dis_logging.pipeline.stats import Ledger
 
 KEYS = ("a", "b", "c", "")
@@ -30,8 +30,8 @@ def make_buffer() -> Buffer:
     )
 
 
-def make_entry(key: str, number: int, size: int) -> Entry:
-    return b"x" * size, key, None, 0, f"logger {number}", 20, float(number), "path", 1, None, None, ()
+def make_entry(key: str, number: int, data: bytes, routing: Routing | None = None) -> Entry:
+    return data, key, routing, 0, f"logger {number}", 20, float(number), "path", 1, None, None, ()
 
 
 class Run:
@@ -44,7 +44,10 @@ class Run:
         self.taken: list[Entry] = []
 
     def add(self, key: str, size: int) -> None:
-        entry = make_entry(key, len(self.put), size)
+        self.add_data(key, b"x" * size)
+
+    def add_data(self, key: str, data: bytes, routing: Routing | None = None) -> None:
+        entry = make_entry(key, len(self.put), data, routing)
         self.put.append(entry)
         self.buffer.put(entry)
 
@@ -186,9 +189,7 @@ lines = st.tuples(
 
 def fill(run: Run, parts: list[tuple[str, bytes, Routing | None]]) -> None:
     for key, data, routing in parts:
-        entry = (data, key, routing, *make_entry(key, len(run.put), 0)[ROUTING + 1 :])
-        run.put.append(entry)
-        run.buffer.put(entry)
+        run.add_data(key, data, routing)
 
 
 @given(

@@ -353,7 +353,7 @@ def test_a_partition_with_room_to_spare_is_forgotten(pace: Pace, clock: Clock) -
     refuse(pace, make_entry("a"), make_entry("b"), stored={"a": "shardId-0"})
     assert not pace.admits(make_entry("a"))
 
-    released = []
+    released: list[str] = []
     for _ in range(15):
         clock.now += 1
         released += pace.released()
