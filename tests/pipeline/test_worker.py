@@ -232,15 +232,20 @@ def test_a_thread_that_is_asked_to_wait_does_not_end(work: Work) -> None:
     end_of(worker)
 
 
-def test_a_wake_in_the_moment_of_its_end_is_not_lost(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker("test-worker", work, max_idle=0.01)
+def test_a_wake_in_the_moment_of_its_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    too_late, again = threading.Event(), threading.Event()
+
+    def step() -> None:
+        if too_late.is_set():
+            again.set()
+
+    worker = Worker("test-worker", step, max_idle=0.01)
     wait = worker._bell.wait
-    woken: list[bool] = []
 
     def wait_and_be_woken_too_late(timeout: float | None) -> bool:
         was_rung = wait(timeout)
-        if not was_rung and not woken:
-            woken.append(True)
+        if not was_rung and not too_late.is_set():
+            too_late.set()
             worker.wake()
         return was_rung
 
@@ -248,9 +253,7 @@ def test_a_wake_in_the_moment_of_its_end_is_not_lost(work: Work, monkeypatch: py
 
     worker.wake()
 
-    assert work.is_done(2)
-    for thread in work.threads:
-        thread.join(20)
+    assert again.wait(20)
 
 
 def test_one_that_has_been_woken_is_not_free_any_more() -> None:
