@@ -39,8 +39,8 @@ def _split_of_the_readme() -> Callable[[bytes], list[str]]:
 split = _split_of_the_readme()
 
 
-def make_entry(text: str, key: str = "a", number: int = 0, routing: Routing | None = None) -> Entry:
-    return text.encode(), key, routing, 0, "app", 20, float(number), "path", 1, None, None, ()
+def make_entry(text: str, key: str = "a", number: int = 0, routing: Routing | None = None, data: bytes = b"") -> Entry:
+    return data or text.encode(), key, routing, 0, "app", 20, float(number), "path", 1, None, None, ()
 
 
 # -- the format -----------------------------------------------------------------------------------------------------
@@ -55,6 +55,15 @@ def test_a_consumer_gets_back_what_was_logged(lines: list[str], max_bytes: int) 
     records, _ = join([make_entry(line) for line in lines], max_bytes)
 
     assert [text for data, _, _ in records for text in split(data)] == lines
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), min_size=1))
+@example([b"\xff", b"\xff\n\x80", b'"\xed\xb3\xbf', "\u00e9\n".encode() + b"\xc3"])
+def test_bytes_that_are_no_text_come_back_as_well(lines: list[bytes]) -> None:
+    """A formatter may make them."""
+    records, _ = join([make_entry("", number=number, data=data) for number, data in enumerate(lines)], 200)
+
+    assert [text.encode(errors="surrogateescape") for data, _, _ in records for text in split(data)] == lines
 
 
 @given(texts)

@@ -74,33 +74,33 @@ def test_a_fork_while_several_senders_are_busy(dis: DISEmulator, programs: Progr
 
 def test_what_an_interrupted_flush_was_sending_is_sent_by_the_thread(dis: DISEmulator, programs: Programs) -> None:
     """The main thread sends because no thread could be started; after Ctrl-C one can, and nobody logs or flushes again."""
-    with dis.rule(Hang()):
-        program = programs.start(
-            """
-            import threading
-            from application import make_handler, make_logger
-            start = threading.Thread.start
-            def refuse(thread):
-                raise RuntimeError("can't start new thread")
-            threading.Thread.start = refuse
-            handler = make_handler()
-            send = handler._pipeline._sender.send
-            def send_and_allow_threads(*arguments):
-                threading.Thread.start = start
-                return send(*arguments)
-            handler._pipeline._sender.send = send_and_allow_threads
-            make_logger("app", handler).info("record 0")
-            try:
-                handler.flush(60)
-            except KeyboardInterrupt:
-                print("interrupted", flush=True)
-            input()
-            """,
-            flush_interval=60,
-        )
-        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
-        program.signal(signal.SIGINT)
-        assert program.read_line() == "interrupted"
+    dis.play(Hang())
+    program = programs.start(
+        """
+        import threading
+        from application import make_handler, make_logger
+        start = threading.Thread.start
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        handler = make_handler()
+        send = handler._pipeline._sender.send
+        def send_and_allow_threads(*arguments):
+            threading.Thread.start = start
+            return send(*arguments)
+        handler._pipeline._sender.send = send_and_allow_threads
+        make_logger("app", handler).info("record 0")
+        try:
+            handler.flush(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        input()
+        """,
+        flush_interval=60,
+    )
+    assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+    program.signal(signal.SIGINT)
+    assert program.read_line() == "interrupted"
     assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 1)
 
     program.go_on()
