@@ -180,7 +180,9 @@ def spelled(name: str, default: object) -> str:
     if name == "flush_level":
         return f"`{logging.getLevelName(int(str(default)))}`"
     if isinstance(default, int) and not isinstance(default, bool):
-        return f"`{default >> 20} MiB`" if default >= 2**20 else f"`{default:,}`"
+        if default % 1024 == 0:
+            return f"`{default >> 20} MiB`" if default >= 2**20 else f"`{default >> 10} KiB`"
+        return f"`{default:,}`"
     return f'`"{default}"`' if isinstance(default, str) else f"`{default}`"
 
 

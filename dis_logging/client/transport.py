@@ -235,7 +235,8 @@ class _Ways:
     def __init__(self, verify: bool | str, proxies: _Proxies) -> None:
         self._verify = verify
         self._proxies = proxies
-        self._adapter = _Adapter(max_retries=0, pool_connections=4, pool_maxsize=16)
+        # As many connections are kept as the handler's max_in_flight may be: urllib3 warns about each one beyond.
+        self._adapter = _Adapter(max_retries=0, pool_connections=4, pool_maxsize=64)
         self._pools = _Pools()  # by origin, each with whether it wants whole URLs
 
     def to(self, url: str) -> tuple[HTTPConnectionPool, str]:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, place_of
+from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry
 
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
@@ -50,19 +50,19 @@ def join(entries: Sequence[Entry], max_bytes: int) -> tuple[list[WireEntry], lis
     """
     Returns the DIS records for *entries*, as the client takes them, and for each the indices of the entries in it.
 
-    The entries of a place keep their order; those of different places need not, as DIS keeps none between them either.
+    The entries of a key keep their order, so only those that follow each other to the same place share a record: were there
+    a gap, the later ones would overtake what lies in it. Entries of different keys need not keep theirs.
 
     Args:
         max_bytes: of the data of a DIS record; an entry that is longer has one for itself.
     """
     groups: list[_Group] = []
-    latest: dict[Any, _Group] = {}
+    latest: dict[str, _Group] = {}
     for index, entry in enumerate(entries):
         line = line_of(entry[DATA])
-        place = entry[KEY] if entry[ROUTING] is None else place_of(entry)
-        group = latest.get(place)
-        if group is None or group.size + len(line) > max_bytes:
-            group = latest[place] = _Group(entry)
+        group = latest.get(entry[KEY])
+        if group is None or group.size + len(line) > max_bytes or group.routing != entry[ROUTING]:
+            group = latest[entry[KEY]] = _Group(entry)
             groups.append(group)
         group.lines.append(line)
         group.indices.append(index)

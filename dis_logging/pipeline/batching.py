@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES
+from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
 from dis_logging.pipeline.aggregation import line_of
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, place_of
+from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry
 
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
+_NOWHERE = object()
 
 
 class BatchLimits(NamedTuple):
@@ -22,7 +23,7 @@ class BatchLimits(NamedTuple):
     Args:
         max_records: DIS records: entries, or with *aggregate_bytes* what several of them share.
         max_bytes: payload bytes before base64; a single larger entry still makes a batch of its own.
-        aggregate_bytes: of a DIS record that several entries of one place share; 0: none do.
+        aggregate_bytes: of a DIS record that several entries of one key share; 0: none do.
     """
 
     max_records: int
@@ -157,30 +158,31 @@ class _Cut:
 
 class _AggregatedCut(_Cut):
     """
-    A batch in which the entries of one place share DIS records, as `aggregation.join` will join them.
+    A batch in which the entries of one key share DIS records, as `aggregation.join` will join them.
 
-    How many DIS records these will be is known once they are joined; never more than one for each place, and for each
-    entry twice its share of *aggregate_bytes*, as two of a place that follow each other hold more than that together.
+    How many DIS records these will be is known once they are joined; never more than one whenever a key comes up or goes
+    to another place than before, and for each entry twice its share of *aggregate_bytes*, as two of one place that follow
+    each other hold more than that together.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         super().__init__(limits)
         self._share = 2 / limits.aggregate_bytes
-        self._places: set[Any] = set()
+        self._latest: dict[str, Routing | None] = {}  # where each key went last
 
     def fits(self, entry: Entry) -> bool:
         size = len(line_of(entry[DATA])) + 1  # the line feed
-        records = min(2.0, size * self._share) + (place_of(entry) not in self._places)
+        records = min(2.0, size * self._share) + (self._latest.get(entry[KEY], _NOWHERE) != entry[ROUTING])
         overhead = KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
         return self._has_room(records, size, size * 4 / 3 + records * overhead)
 
     def add(self, entry: Entry) -> None:
         super().add(entry)
-        self._places.add(place_of(entry))
+        self._latest[entry[KEY]] = entry[ROUTING]
 
     def fill(self, queue: deque[Entry]) -> tuple[int, int]:
         before, taken = len(self.batch), 0
-        batch, places, share = self.batch, self._places, self._share
+        batch, latest, share = self.batch, self._latest, self._share
         max_records, max_bytes = self._max_records, self._max_bytes
         records, payload, encoded = self._records, self._payload, self._encoded
         while True:
@@ -190,17 +192,17 @@ class _AggregatedCut(_Cut):
                 break
             size = len(line_of(entry[DATA])) + 1
             part = size * share if size * share < 2 else 2.0
-            place = entry[KEY] if entry[ROUTING] is None else place_of(entry)
-            if place not in places:
+            key, routing = entry[KEY], entry[ROUTING]
+            if latest.get(key, _NOWHERE) != routing:
                 part += 1
             records += part
             payload += size
-            encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
+            encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(key) + ENTRY_MARGIN)
             if (payload > max_bytes or encoded > MAX_BODY_BYTES or records > max_records) and batch:
                 queue.appendleft(entry)
                 break
             self._records, self._payload, self._encoded = records, payload, encoded
-            places.add(place)
+            latest[key] = routing
             batch.append(entry)
             taken += len(entry[DATA])
         return len(batch) - before, taken

@@ -19,7 +19,7 @@ from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer
 from dis_logging.pipeline.entry import KEY, Entry, Failure, FailureReason
-from dis_logging.pipeline.pace import Pace
+from dis_logging.pipeline.pace import Pace, cost_among_others, cost_of
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.retry import (
     MAX_LONE_REFUSALS,
@@ -126,7 +126,7 @@ class Delivery:
         self._flush_interval = flush_interval
         self._max_in_flight = max_in_flight
         self._more = more
-        self._pace = Pace(time.monotonic)
+        self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
         self._lock = RLock()
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
         self._busy_keys: set[str] = set()  # of those batches
@@ -227,8 +227,8 @@ class Delivery:
 
     def _claim(self) -> tuple[_Batch | None, bool]:
         """Returns the next batch to send, if there is one, and whether there is a backlog for another thread."""
-        now = time.monotonic()
         with self._lock:
+            now = time.monotonic()
             self._fail_overdue(now)
             if self._pace.is_slowing:
                 self._buffer.release(self._pace.released())
@@ -257,7 +257,9 @@ class Delivery:
         if self._next_retry(now) is not None or self._buffer.ready:
             return True
         # The keys of the next few entries are a fair sample; where all of them must wait another sender has nothing to do.
-        return self._is_due(now) and any(key not in self._busy_keys for key in self._buffer.next_keys())
+        return self._is_due(now) and any(
+            key not in self._busy_keys and key not in self._buffer.parked for key in self._buffer.next_keys()
+        )
 
     def _set_alarm(self) -> None:
         """Tells the buffer when to wake a sender: not before one can do something."""
@@ -415,6 +417,7 @@ class Delivery:
             failures.append(self._failure(entry, part, result.error_code, result.error_message))
             if reaction is Reaction.OPEN_CIRCUIT and len(refused) == len(entries):
                 self._circuit.open(result.error_code, result.error_message)
+                self._note_trouble(result.error_message)
         delivered = [entry for index, entry in enumerate(entries) if index not in refused] if refused else entries
         part.entries = again
         if delivered:
@@ -430,9 +433,7 @@ class Delivery:
         """Decides what a failed request means for its entries, for its batch and for everybody."""
         part.outcome_unknown |= is_outcome_unknown(error)
         reaction = reaction_to_error(error)
-        self._trouble = failure_message(error)
-        self._trouble_since = time.monotonic()
-        self._is_trusted = False
+        self._note_trouble(failure_message(error))
         if reaction is Reaction.OPEN_CIRCUIT:
             self._open_circuit(batch, error)
         elif self._circuit.is_open:  # the probe failed, if for another reason
@@ -448,6 +449,11 @@ class Delivery:
             self._fail_part(part, failure_code(error), failure_message(error))
             if self._lone_refusals >= MAX_LONE_REFUSALS:
                 self._open_circuit(batch, error)
+
+    def _note_trouble(self, message: str) -> None:
+        self._trouble = message
+        self._trouble_since = time.monotonic()
+        self._is_trusted = False
 
     def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False, pause: float = 0.0) -> float:
         """

@@ -20,9 +20,12 @@ _BYTE_COST = 1 / (1024 * 1024)
 _START_RATE = 1.0
 _MIN_RATE = 0.001
 # While a partition takes all it is sent, it is offered more: twice as much each second until its first refusal after the one
-# that started all this, then a fiftieth each second; after a refusal a little less than it took.
+# that started all this, then a fiftieth each second, and a fifth once it has refused nothing for so long that it must take
+# much more than it did; after a refusal a little less than it took.
 _PROBING = 2.0
 _GROWTH = 1.02
+_LATE_GROWTH = 1.2
+_LATE = 20.0
 _EASE = 0.97
 _CUT_INTERVAL = 1.0  # of what came of one rate before the next is judged
 # A partition opens once it may take this many seconds' worth, so that requests stay large, and saves up so many at most.
@@ -39,16 +42,23 @@ def cost_of(entry: Entry) -> float:
     return max(_RECORD_COST, len(entry[DATA]) * _BYTE_COST)
 
 
+def cost_among_others(entry: Entry) -> float:
+    """Returns the same of an entry that shares its DIS record with others."""
+    return len(entry[DATA]) * _BYTE_COST
+
+
 class Pace:
     """
     The lanes of a stream: one for each partition that has refused something lately. Guarded by the delivery's lock.
 
     Args:
         clock: monotonic seconds.
+        cost_of: the share that an entry takes of what a common partition takes in a second.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], cost_of: Callable[[Entry], float] = cost_of) -> None:
         self._clock = clock
+        self._cost_of = cost_of
         self._by_partition: dict[str, _Lane] = {}
         self._by_place: dict[Any, _Lane] = {}  # of places whose partition is not known
         self._lane_of: dict[Any, _Lane] = {}  # by place, of either kind
@@ -61,22 +71,27 @@ class Pace:
     def admits(self, entry: Entry) -> bool:
         """Returns whether *entry* may be sent now, and counts it if so; its key must wait for `released` if not."""
         lane = self._lane_of.get(place_of(entry))
-        if lane is None or lane.take(cost_of(entry)):
+        if lane is None:
+            return True
+        if lane.take(self._cost_of(entry)):
+            lane.served.add(entry[KEY])
             return True
         lane.waiting[entry[KEY]] = None
         return False
 
     def released(self) -> Iterator[str]:
-        """Yields the keys that need not wait any longer, the longest waiting of each partition first."""
+        """Yields the keys that need not wait any longer; of each partition those first that had nothing of the last turn."""
         now = self._clock()
+        calm = set()
         for lane in self._lanes():
             lane.refill(now)
             if lane.is_calm(now):
-                self._close(lane)
+                calm.add(lane)
                 yield from lane.waiting
-            elif lane.is_open and lane.waiting:
-                keys, lane.waiting = lane.waiting, {}
-                yield from keys
+            elif lane.is_open:
+                yield from lane.next_turn()
+        if calm:
+            self._close(calm)
 
     def next_release(self) -> float | None:
         """Returns when a key that waits may go, on the clock; None when none waits."""
@@ -102,7 +117,7 @@ class Pace:
             lane = self._lane_of.get(place_of(entry))
             if lane is not None:
                 costs = refused if index in throttled else stored
-                costs[lane] = costs.get(lane, 0.0) + cost_of(entry)
+                costs[lane] = costs.get(lane, 0.0) + self._cost_of(entry)
         for lane in {**stored, **refused}:
             lane.learn(stored.get(lane, 0.0), lane in refused, now)
         return max((lane.charge(cost) for lane, cost in refused.items()), default=0.0)
@@ -119,7 +134,9 @@ class Pace:
             for index, partition in enumerate(partition_ids)
             if partition and place_of(entries[index]) != ""
         }
-        for place in {place_of(entries[index]) for index in throttled} - self._lane_of.keys():
+        for place in {place_of(entries[index]) for index in throttled}:
+            if place in self._lane_of:
+                continue
             if place in partitions:
                 self._lane_of[place] = self._by_partition.setdefault(partitions[place], _Lane(now))
             else:
@@ -143,10 +160,11 @@ class Pace:
     def _lanes(self) -> list[_Lane]:
         return [*self._by_partition.values(), *self._by_place.values()]
 
-    def _close(self, lane: _Lane) -> None:
+    def _close(self, calm: set[_Lane]) -> None:
+        # All at once, as there may be thousands.
         lanes: dict[Any, _Lane]
         for lanes in (self._by_partition, self._by_place, self._lane_of):
-            for name in [name for name, other in lanes.items() if other is lane]:
+            for name in [name for name, lane in lanes.items() if lane in calm]:
                 del lanes[name]
 
     def _forget_places(self) -> None:
@@ -164,6 +182,7 @@ class _Lane:
 
     def __init__(self, now: float) -> None:
         self.waiting: dict[str, None] = {}  # keys, in the order in which they came to wait
+        self.served: set[str] = set()  # keys that had something of this turn
         self.is_open = False
         self._rate = _START_RATE
         self._allowance = 0.0
@@ -174,6 +193,13 @@ class _Lane:
         self._has_held_back = False  # since the rate last grew
         self._cut = now
         self._stored = 0.0  # since the last cut
+
+    def next_turn(self) -> list[str]:
+        """Returns the keys that waited, those last that have just had their share: one alone could take every turn."""
+        keys = sorted(self.waiting, key=self.served.__contains__)
+        self.waiting = {}
+        self.served = set()
+        return keys
 
     def refill(self, now: float) -> None:
         """Lets the allowance grow to what it is *now*, and opens the lane when that is worth a request."""
@@ -214,7 +240,8 @@ class _Lane:
         if was_refused:
             self._slow_down(now)
         elif self._has_held_back:  # else it says nothing that nothing was refused
-            self._rate *= self._growth ** min(1.0, now - self._grown)
+            growth = self._growth if now - self._cut < _LATE else max(self._growth, _LATE_GROWTH)
+            self._rate *= growth ** min(1.0, now - self._grown)
             self._has_held_back = False
         self._grown = now
 

@@ -78,9 +78,12 @@ class Pipeline:
         self._options = options
         self._sender = sender
         self._worker = Worker("dis_logging-sender", self._step)
-        self._further_senders = [
-            Worker(f"dis_logging-sender-{number}", self._assist, _SENDER_IDLE)
-            for number in range(2, options.max_in_flight + 1)
+        self._senders = [
+            self._worker,
+            *(
+                Worker(f"dis_logging-sender-{number}", self._assist, _SENDER_IDLE)
+                for number in range(2, options.max_in_flight + 1)
+            ),
         ]
         self._fallback = Fallback(
             fallback, options.stream_name, Ledger(), is_quiet=options.is_quiet, handed_over=self._look_at_health_soon
@@ -132,7 +135,7 @@ class Pipeline:
             ),
             flush_interval=options.flush_interval,
             max_in_flight=options.max_in_flight,
-            more=self._wake_further_sender,
+            more=self._wake_another_sender,
         )
 
     # -- entries in -------------------------------------------------------------------------------------------------
@@ -169,11 +172,14 @@ class Pipeline:
         else:
             self._start_up()
             self._worker.wake()
-            if self._delivery.is_sending:  # perhaps it is the worker that does, and what came cannot wait for it
-                self._wake_further_sender()
+            # Perhaps it is the worker that sends, and what came cannot wait for it.
+            if self._delivery.is_sending and self._buffer.queue:
+                self._wake_another_sender()
 
-    def _wake_further_sender(self) -> None:
-        for sender in self._further_senders:
+    def _wake_another_sender(self) -> None:
+        if self._closed:  # the thread that closes sends what is left, and nobody would stop one that starts now
+            return
+        for sender in self._senders:
             if sender.is_free:
                 sender.wake()
                 return
@@ -209,9 +215,11 @@ class Pipeline:
         """Sends beside the worker while there is a backlog."""
         _warm_level_caches()
         before = self.ledger.requests
-        wait = self._delivery.send_due()
-        if self.ledger.requests != before:
-            self._worker.wake()  # it made its plan before this
+        try:
+            wait = self._delivery.send_due()
+        finally:
+            if self.ledger.requests != before and not self._closed:
+                self._worker.wake()  # it made its plan before this
         return wait if self._delivery.is_sending else None
 
     def _look_at_health_soon(self) -> None:
@@ -254,8 +262,7 @@ class Pipeline:
 
     def _would_wait_for_itself(self) -> bool:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
-        senders = (self._worker, *self._further_senders)
-        if self._fallback.is_current_thread or any(sender.is_current_thread for sender in senders):
+        if self._fallback.is_current_thread or any(sender.is_current_thread for sender in self._senders):
             return True
         state = reentry.inside.get(get_ident())
         return state is not None and id(self._fallback) in state.trail
@@ -265,9 +272,12 @@ class Pipeline:
         _warm_level_caches()
         if not self._fallback.has_thread:
             self._fallback.hand_over_all()
-        helped = self._delivery.send_one(deadline)
-        if helped and not self._closed:
-            self._worker.wake()  # it made its plan while this thread was sending
+        helped = True
+        try:
+            helped = self._delivery.send_one(deadline)
+        finally:  # Ctrl-C may end the attempt, and its batch must go again
+            if helped and not self._closed:
+                self._worker.wake()  # it made its plan while this thread was sending
         return helped
 
     def begin_flush(self) -> None:
@@ -293,7 +303,7 @@ class Pipeline:
             last.callback(lifecycle.forget, self)
             last.callback(self._sender.close)
             last.callback(self._fallback.stop)
-            for worker in (self._worker, *self._further_senders):
+            for worker in self._senders:
                 last.callback(worker.stop)
             last.callback(self._give_up_rest, deadline)
             last.callback(self._finish_latest, deadline)
@@ -346,7 +356,7 @@ class Pipeline:
             if self._started:
                 lifecycle.register(self)
             return
-        for worker in (self._worker, *self._further_senders):
+        for worker in self._senders:
             worker.reset_after_fork()
         self._set_up()
 

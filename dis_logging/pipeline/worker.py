@@ -24,7 +24,6 @@ class Worker:
         name: of the thread, for debuggers and stack dumps.
         step: raises nothing by design; should it raise, the thread reports it and goes on.
         max_idle: seconds after which the thread ends when *step* said None and nobody woke it; None: it waits for ever.
-            Whoever wakes it in the moment of its end may be unheard, so it must not be the only one who sees to its work.
     """
 
     def __init__(self, name: str, step: Callable[[], float | None], max_idle: float | None = None) -> None:
@@ -55,8 +54,8 @@ class Worker:
 
     @property
     def is_free(self) -> bool:
-        """Whether `wake` would make the thread, or a new one, look for work at once."""
-        return self._is_waiting or not self.is_alive
+        """Whether `wake` would make the thread, or a new one, look for work at once, and nobody has called it yet."""
+        return (self._is_waiting and not self._rung) or not self.is_alive
 
     def wake(self) -> None:
         """Makes the thread look for work soon; starts it if it does not run."""
@@ -109,4 +108,7 @@ class Worker:
                 was_rung = self._bell.wait(self._max_idle if wait is None else wait)
                 self._is_waiting = False
                 if wait is None and not was_rung and self._max_idle is not None:
+                    self._thread = None  # whoever wakes it from now on starts another
+                    if self._rung:  # by somebody who still took this one for alive
+                        self._start()
                     return

@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dis_logging.client import wire
+from dis_logging.client.wire import Routing
+from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
@@ -27,8 +29,8 @@ def make_buffer() -> Buffer:
     )
 
 
-def make_entry(key: str, number: int, size: int) -> Entry:
-    return b"x" * size, key, None, 0, f"logger {number}", 20, float(number), "path", 1, None, None, ()
+def make_entry(key: str, number: int, data: bytes, routing: Routing | None = None) -> Entry:
+    return data, key, routing, 0, f"logger {number}", 20, float(number), "path", 1, None, None, ()
 
 
 class Run:
@@ -41,7 +43,10 @@ class Run:
         self.taken: list[Entry] = []
 
     def add(self, key: str, size: int) -> None:
-        entry = make_entry(key, len(self.put), size)
+        self.add_data(key, b"x" * size)
+
+    def add_data(self, key: str, data: bytes, routing: Routing | None = None) -> None:
+        entry = make_entry(key, len(self.put), data, routing)
         self.put.append(entry)
         self.buffer.put(entry)
 
@@ -168,3 +173,107 @@ def test_parked_entries_that_do_not_fit_keep_newer_ones_of_their_key_behind_them
     run.add("a", 1)
 
     assert [[entry[CREATED] for entry in run.take(set())] for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+
+
+# -- with DIS records that several entries share --------------------------------------------------------------------
+
+
+ROUTINGS = (None, Routing("1" * 19, None), Routing(None, "shardId-0000000000"))
+lines = st.tuples(
+    st.sampled_from(KEYS),
+    st.one_of(st.integers(1, 60).map(lambda size: b"x" * size), st.sampled_from([b"\n", b'"\x01\x02', b"\x00\n" * 9])),
+    st.sampled_from(ROUTINGS),
+)
+
+
+def fill(run: Run, parts: list[tuple[str, bytes, Routing | None]]) -> None:
+    for key, data, routing in parts:
+        run.add_data(key, data, routing)
+
+
+@given(
+    parts=st.lists(lines, max_size=50),
+    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 300), st.integers(1, 100)),
+)
+def test_an_aggregated_batch_obeys_the_limits_in_dis_records_and_their_bytes(
+    parts: list[tuple[str, bytes, Routing | None]], limits: BatchLimits
+) -> None:
+    run = Run(limits)
+    fill(run, parts)
+    taken: list[Entry] = []
+
+    while batch := take_batch(run.buffer, limits, set()):
+        records, _ = join(batch, limits.aggregate_bytes)
+        assert len(records) <= limits.max_records
+        assert len(batch) == 1 or sum(len(data) for data, _, _ in records) <= limits.max_bytes
+        taken += batch
+
+    assert taken == run.put
+
+
+@given(
+    parts=st.lists(lines, min_size=1, max_size=50),
+    limits=st.builds(BatchLimits, st.integers(1, 6), st.integers(1, 300), st.integers(1, 100)),
+)
+def test_an_aggregated_batch_has_at_least_a_quarter_of_the_dis_records_it_may_have(
+    parts: list[tuple[str, bytes, Routing | None]], limits: BatchLimits
+) -> None:
+    run = Run(limits)
+    fill(run, parts)
+
+    batch = take_batch(run.buffer, limits, set())
+
+    if run.buffer.queue:
+        records, _ = join([*batch, run.buffer.queue[0]], limits.aggregate_bytes)
+        # Each line is counted with a line feed, the last one of a record too.
+        size = sum(len(data) + 1 for data, _, _ in records)
+        # How many DIS records there will be is only estimated.
+        assert 4 * len(records) > limits.max_records or size > limits.max_bytes
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=0, max_size=300), st.integers(1, 400_000), st.booleans(), st.sampled_from(ROUTINGS)),
+        min_size=10,
+        max_size=60,
+    )
+)
+@settings(max_examples=25)
+def test_the_body_of_an_aggregated_batch_is_never_too_large(
+    parts: list[tuple[str, int, bool, Routing | None]],
+) -> None:
+    limits = BatchLimits(10_000, 15 * 1024 * 1024 // 4, 25 * 1024)
+    run = Run(limits)
+    fill(run, [(key, b"\n\0" * (size // 8 + 1) if odd else b"x" * size, routing) for key, size, odd, routing in parts])
+    count = 0
+
+    while batch := take_batch(run.buffer, limits, set()):
+        records, _ = join(batch, limits.aggregate_bytes)
+        assert len(wire.encode_put_records("x" * 64, records)) <= wire.MAX_BODY_BYTES
+        count += len(batch)
+
+    assert count == len(parts)
+
+
+def test_short_lines_that_share_dis_records_make_a_full_body() -> None:
+    """The margin for each DIS record is counted once for all lines in it."""
+    limits = BatchLimits(500, 15 * 1024 * 1024 // 4, 25 * 1024)
+    run = Run(limits)
+    fill(run, [("a", b"x" * 99, None)] * 50_000)
+
+    batch = take_batch(run.buffer, limits, set())
+
+    size = len(wire.encode_put_records("x" * 64, join(batch, limits.aggregate_bytes)[0]))
+    assert 0.98 * wire.MAX_BODY_BYTES < size <= wire.MAX_BODY_BYTES
+
+
+def test_without_aggregation_the_same_entries_need_more_room() -> None:
+    limits = BatchLimits(10, 10_000, 1000)
+    counts = []
+    for choice in (limits, limits._replace(aggregate_bytes=0)):
+        run = Run(choice)
+        fill(run, [("a", b"x" * 99, None)] * 200)
+        counts.append(len(take_batch(run.buffer, choice, set())))
+
+    assert counts[0] >= 40  # a hundred would fit, but how many DIS records there will be is only estimated
+    assert counts[1] == 10

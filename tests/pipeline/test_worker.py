@@ -203,6 +203,75 @@ def test_a_fork_leaves_a_fresh_unstarted_one(worker: Worker, work: Work) -> None
     assert worker._thread is not thread
 
 
+# -- one that ends when it is idle ----------------------------------------------------------------------------------
+
+
+def test_an_idle_thread_ends_and_the_next_wake_starts_another(work: Work) -> None:
+    worker = Worker("test-worker", work, max_idle=0.01)
+    worker.wake()
+    assert work.is_done()
+    work.threads[0].join(20)
+    assert not worker.is_alive
+    assert worker.is_free
+
+    worker.wake()
+
+    assert work.is_done()
+    work.threads[1].join(20)
+    assert len(set(work.threads)) == 2
+
+
+def test_a_thread_that_is_asked_to_wait_does_not_end(work: Work) -> None:
+    worker = Worker("test-worker", work, max_idle=0.001)
+    work.wait = 0.01
+
+    worker.wake()
+
+    assert work.is_done(5)
+    assert len(set(work.threads)) == 1
+    end_of(worker)
+
+
+def test_a_wake_in_the_moment_of_its_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    too_late, again = threading.Event(), threading.Event()
+
+    def step() -> None:
+        if too_late.is_set():
+            again.set()
+
+    worker = Worker("test-worker", step, max_idle=0.01)
+    wait = worker._bell.wait
+
+    def wait_and_be_woken_too_late(timeout: float | None) -> bool:
+        was_rung = wait(timeout)
+        if not was_rung and not too_late.is_set():
+            too_late.set()
+            worker.wake()
+        return was_rung
+
+    monkeypatch.setattr(worker._bell, "wait", wait_and_be_woken_too_late)
+
+    worker.wake()
+
+    assert again.wait(20)
+
+
+def test_one_that_has_been_woken_is_not_free_any_more() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def step() -> None:
+        inside.set()
+        go_on.wait(20)
+
+    worker = Worker("test-worker", step)
+    assert worker.is_free
+    worker.wake()
+    assert inside.wait(20)
+    assert not worker.is_free
+    go_on.set()
+    end_of(worker)
+
+
 # -- the same through the handler -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,410 @@
+"""Several requests at once: when they overlap, when they must not, and which threads there are."""
+
+import itertools
+import logging
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from dis_logging import DISHandler
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import Behave, Exchange, Fault, Hang, Refuse, RefuseEntries, Reset
+from dis_logging.emulator.journal import ReceivedRequest
+from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
+
+LOGGERS = 20
+
+
+class Hold:
+    """Keeps its requests waiting until `release`, which answers them in the way of *fault*."""
+
+    def __init__(self, fault: Fault | None = None) -> None:
+        self._fault = fault or Behave()
+        self._released = threading.Event()
+
+    def play(self, exchange: Exchange) -> None:
+        """Waits, then serves the request."""
+        while not self._released.is_set():
+            exchange.hold(0.005)
+        self._fault.play(exchange)
+
+    def release(self) -> None:
+        """Lets all of them go, and those that come."""
+        self._released.set()
+
+
+class Watch:
+    """Serves requests with random faults and notes which keys were in two of them at once, and how many overlapped."""
+
+    def __init__(self, seed: int, *faults: Fault) -> None:
+        self._random = random.Random(seed)
+        self._faults = faults
+        self._lock = threading.Lock()
+        self._here: dict[int, set[str | None]] = {}  # keys of the requests being served, by thread
+        self.doubled: set[str | None] = set()
+        self.most = 0
+
+    def arrives(self, request: ReceivedRequest) -> bool:
+        """Notes a request; the rule's *where*."""
+        keys = {entry.partition_key for entry in request.entries}
+        with self._lock:
+            self.doubled |= {key for others in self._here.values() for key in keys & others}
+            self._here[threading.get_ident()] = keys
+            self.most = max(self.most, len(self._here))
+        return True
+
+    def play(self, exchange: Exchange) -> None:
+        """Serves the request; it counts as over before the client may know."""
+        with self._lock:
+            fault = self._random.choice(self._faults)
+        fault.play(_Leaving(exchange, self._leave))
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._here.pop(threading.get_ident(), None)
+
+
+class _Leaving:
+    """An exchange that tells when it is over."""
+
+    def __init__(self, exchange: Exchange, leave: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._leave = leave
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("send", "reset"):
+            self._leave()
+        return getattr(self._exchange, name)
+
+
+def log(handler: DISHandler, text: str, name: str = "web", level: int = logging.INFO) -> None:
+    handler.handle(logging.LogRecord(name, level, __file__, 1, text, None, None))
+
+
+def log_batches(handler: DISHandler, count: int = LOGGERS, size: int = 5) -> list[str]:
+    """Logs so many batches, each of a logger of its own, and returns the texts."""
+    texts = [f"logger-{batch} {number}" for batch in range(count) for number in range(size)]
+    for text in texts:
+        log(handler, text, text.partition(" ")[0])
+    return texts
+
+
+def unanswered(dis: DISEmulator) -> int:
+    return sum(request.status is None for request in dis.requests)
+
+
+def further_senders(handler: DISHandler) -> int:
+    return sum(sender.is_alive for sender in handler._pipeline._senders[1:])
+
+
+@pytest.fixture
+def make(dis: DISEmulator, fallback: RememberingHandler) -> Iterator[Callable[..., DISHandler]]:
+    """Returns a function that makes a handler with small batches, four of them in flight; it is closed after the test."""
+    handlers: list[DISHandler] = []
+
+    def make(**options: Any) -> DISHandler:
+        own = {
+            "max_batch_records": 5,
+            "flush_interval": 0.02,
+            "backoff_initial": 0.001,
+            "backoff_max": 0.01,
+            "shutdown_timeout": 20,
+            "fallback": fallback,
+        }
+        handlers.append(DISHandler(**{**dis.handler_options(STREAM), **own, **options}))
+        return handlers[-1]
+
+    yield make
+    for handler in handlers:
+        handler.close()
+
+
+def earn_trust(handler: DISHandler) -> str:
+    """Has one request answered, after which several may be sent at once; returns its text."""
+    log(handler, "first 0", "first")
+    assert handler.flush()
+    return "first 0"
+
+
+@contextmanager
+def holding(
+    dis: DISEmulator, fault: Fault | None = None, where: Callable[[ReceivedRequest], bool] | None = None
+) -> Iterator[Hold]:
+    """Holds all requests while the context lasts."""
+    hold = Hold(fault)
+    with dis.rule(hold, where):
+        try:
+            yield hold
+        finally:
+            hold.release()
+
+
+# -- overlap --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 4, "8"])
+def test_so_many_requests_are_under_way_at_once(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, max_in_flight: int | str
+) -> None:
+    handler = make(max_in_flight=max_in_flight)
+    first = earn_trust(handler)
+    most = int(max_in_flight)
+
+    with dis.rule(watch := Watch(0, Hold()), watch.arrives):
+        texts = log_batches(handler)
+        assert dis.wait_for(lambda dis: unanswered(dis) == most)
+        watch._faults[0].release()  # type: ignore[attr-defined] # the only one
+        assert handler.flush()
+
+    assert watch.most == most
+    assert not watch.doubled
+    assert_accounts_balance(handler, dis, fallback, [first, *texts])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_key_is_never_in_two_requests_and_order_holds_whatever_happens(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, seed: int
+) -> None:
+    faults: list[Fault] = [
+        Behave(),
+        Hang(0.002),
+        Hang(0.01),
+        RefuseEntries("DIS.5250", where=[0, 3]),
+        Reset("before"),
+        Refuse(503),
+    ]
+    handler = make(max_in_flight=4, backoff_max=0.002, max_batch_records=4)
+    source = random.Random(seed)
+    numbers: Counter[str] = Counter()
+    texts = []
+
+    with dis.rule(watch := Watch(seed, *faults), watch.arrives):
+        for _ in range(400):
+            name = f"logger-{min(source.randrange(12), source.randrange(12))}"
+            texts.append(f"{name} {numbers[name]}")
+            log(handler, texts[-1], name, source.choice([logging.INFO, logging.INFO, logging.ERROR]))
+            numbers[name] += 1
+            if source.random() < 0.02:
+                handler.flush(0.01)
+        assert handler.flush(20)
+
+    assert watch.most > 1
+    assert not watch.doubled
+    assert_nothing_overtakes(dis)
+    assert assert_accounts_balance(handler, dis, fallback, texts).failed == 0
+
+
+def assert_nothing_overtakes(dis: DISEmulator) -> None:
+    """A record of a logger is sent for the first time only when all that went in earlier requests has its verdict."""
+    newest: defaultdict[str | None, int] = defaultdict(lambda: -1)  # of the requests before the latest with new records
+    latest: defaultdict[str | None, int] = defaultdict(lambda: -1)
+    for request in dis.requests:
+        by_key: defaultdict[str | None, list[int]] = defaultdict(list)
+        for entry in request.entries:
+            by_key[entry.partition_key].append(int(entry.text.rpartition(" ")[2]))
+        for key, numbers in by_key.items():
+            assert numbers == sorted(numbers)
+            if numbers[-1] > latest[key]:
+                newest[key], latest[key] = latest[key], numbers[-1]
+            assert numbers[0] > newest[key]
+
+
+def test_a_severe_record_need_not_wait_for_a_request_that_hangs(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(flush_interval=60)
+    earn_trust(handler)
+
+    with holding(dis, where=lambda request: request.entries[0].text == "slow"):
+        for text in ["slow"] * 5:
+            log(handler, text, "slow")
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log(handler, "severe", "other", logging.ERROR)
+
+        assert dis.wait_for(lambda dis: "severe" in [record.text for record in dis.records(STREAM)])
+
+
+def test_many_threads_that_flush_get_everything_delivered(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(flush_interval=60, max_batch_records=500)
+    texts = [f"thread-{thread} {number}" for thread in range(8) for number in range(20)]
+    flushed: list[bool] = []
+
+    def work(thread: int) -> None:
+        for text in texts[thread * 20 : (thread + 1) * 20]:
+            log(handler, text, f"thread-{thread}")
+            if text.endswith(("4", "9")):
+                flushed.append(handler.flush(20))
+
+    with dis.rule(watch := Watch(0, Hang(0.005)), watch.arrives):
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert flushed == [True] * 32
+    assert not watch.doubled
+    assert watch.most <= 4
+    assert_nothing_overtakes(dis)
+    assert_accounts_balance(handler, dis, fallback, texts)
+
+
+# -- trouble costs one request --------------------------------------------------------------------------------------
+
+
+def test_keys_that_are_refused_for_good_cost_one_request(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=60)
+
+    with dis.rule(Refuse(441, "DIS.4107")):
+        texts = log_batches(handler)
+        assert handler.flush()
+
+    assert len(dis.requests) == 1
+    assert sorted(fallback.texts) == sorted(texts)
+
+
+def test_after_trouble_there_is_one_request_at_a_time_until_the_service_has_answered(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_in_flight=4)
+    first = earn_trust(handler)
+    with holding(dis, Refuse(503)) as trouble:
+        texts = log_batches(handler)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 4)
+
+        with dis.rule(watch := Watch(0, Refuse(503)), watch.arrives):
+            trouble.release()
+            assert dis.wait_for(lambda dis: dis.refused["http_503"] >= 8)
+    with dis.rule(later := Watch(0, Hang(0.01)), later.arrives):
+        assert handler.flush()
+
+    assert watch.most == 1
+    assert later.most > 1
+    assert_accounts_balance(handler, dis, fallback, [first, *texts])
+
+
+@pytest.mark.parametrize(
+    "refusal", [Refuse(441, "DIS.4107"), RefuseEntries("DIS.4301")], ids=["request", "all of its entries"]
+)
+def test_an_answer_to_an_earlier_request_does_not_close_the_circuit(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, refusal: Fault
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=60)
+    earn_trust(handler)
+    with holding(dis, where=lambda request: request.entries[0].partition_key == "early"):
+        for number in range(5):
+            log(handler, f"early {number}", "early")
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        dis.play(refusal)
+        for number in range(5):
+            log(handler, f"refused {number}", "refused")
+        assert dis.wait_for(lambda _: len(fallback.records) == 5)
+    assert dis.wait_for(lambda _: handler.stats().delivered == 6)
+
+    log(handler, "later", "later")
+    assert handler.flush()
+
+    assert "circuit open" in repr(handler)
+    assert fallback.texts[-1] == "later"
+    assert len(dis.requests) == 3
+
+
+# -- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_backlog_there_is_one_thread(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
+    handler = make(max_batch_records=500, flush_interval=0.001)
+
+    for number in range(30):
+        log(handler, f"text {number}")
+        assert handler.flush()
+
+    assert further_senders(handler) == 0  # one that had been started would still be there
+
+
+def test_further_threads_end_when_the_backlog_is_gone(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
+    handler = make(max_in_flight=4)
+    earn_trust(handler)
+    with holding(dis):
+        log_batches(handler)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 4)
+        assert further_senders(handler) == 3
+    assert handler.flush()
+
+    assert dis.wait_for(lambda _: further_senders(handler) == 0)
+    assert handler._pipeline._worker.is_alive
+
+
+def test_a_backlog_after_a_rest_gets_its_threads_again(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_in_flight=3)
+    texts = [earn_trust(handler)]
+    for turn in range(2):
+        with holding(dis):
+            for text in (new := [f"turn-{turn}-{batch} {number}" for batch in range(9) for number in range(5)]):
+                log(handler, text, text.partition(" ")[0])
+            texts += new
+            assert dis.wait_for(lambda dis: unanswered(dis) == 3)
+        assert handler.flush()
+        assert dis.wait_for(lambda _: further_senders(handler) == 0)
+
+    assert_accounts_balance(handler, dis, fallback, texts)
+
+
+def test_close_is_bounded_while_several_requests_hang_and_leaves_no_thread(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_in_flight=4, shutdown_timeout=0.3)
+    earn_trust(handler)
+    worker, *further = handler._pipeline._senders
+    with holding(dis), holding(dis, where=lambda request: request.entries[0].partition_key == "logger-0") as of_worker:
+        texts = log_batches(handler)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 4)
+        started = time.monotonic()
+
+        handler.close()
+
+        assert time.monotonic() - started < 0.3 + 0.5 + 1.0  # what a busy machine may add
+        assert sorted(fallback.texts) == sorted(texts)
+        assert set(fallback.codes) == {"closed"}
+        assert Counter(vars(record)["dis_outcome_unknown"] for record in fallback.records)[True] == 20
+        of_worker.release()
+        assert dis.wait_for(lambda _: not worker.is_alive)
+    assert dis.wait_for(lambda _: not any(sender.is_alive for sender in further))
+    assert not worker.is_alive  # the others, ending, have not started it again
+
+
+def test_a_thread_that_cannot_be_started_costs_nothing(
+    dis: DISEmulator,
+    make: Callable[..., DISHandler],
+    fallback: RememberingHandler,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = make(max_in_flight=4)
+    first = earn_trust(handler)
+    start, refused = threading.Thread.start, itertools.count()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("dis_logging-sender-"):
+            next(refused)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with dis.rule(Hang(0.005)):
+        texts = log_batches(handler)
+        assert handler.flush()
+
+    assert next(refused) > 0
+    assert_accounts_balance(handler, dis, fallback, [first, *texts])
