@@ -257,7 +257,7 @@ def find_violations(report: dict[str, Any], stored: Counter[str], failed: list[F
     definite = {row.identifier for row in failed if not row.outcome_unknown}
     totals: Counter[str] = Counter()
     for stats in report["stats"]:
-        totals.update(stats)
+        totals.update({name: count for name, count in stats.items() if isinstance(count, int)})
     return {
         "lost": len(expected - stored.keys() - handed_over.keys()),
         "invented": len((stored.keys() | handed_over.keys()) - expected),
