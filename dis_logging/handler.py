@@ -368,7 +368,7 @@ class DISHandler(logging.Handler):
         if timeout is not None or not is_logging_shutting_down():
             return self._pipeline.flush(started + max(0.0, self._shutdown_timeout if timeout is None else timeout))
         try:
-            return self._pipeline.flush(budget.deadline(self._shutdown_timeout))
+            return self._pipeline.flush(budget.deadline(self._shutdown_timeout), is_end=True)
         finally:
             budget.charge(started)
 

@@ -107,7 +107,7 @@ class Delivery:
         stream_name: str,
         buffer: Buffer,
         ledger: Ledger,
-        fail: Callable[[Failure], None],
+        fail: Callable[[Sequence[Failure]], None],
         policy: RetryPolicy,
         limits: BatchLimits,
         enough: BatchLimits,
@@ -134,7 +134,8 @@ class Delivery:
         self._linger_until: float | None = None  # when what waits in the buffer is due
         self._trouble = ""  # why the last request failed as a whole; empty since one did not
         self._trouble_since = 0.0
-        self._is_trusted = False  # the last request got an answer
+        #: Whether the last request got an answer.
+        self.is_trusted = False
         self._gate_until = 0.0  # nothing is sent before, after an error of the whole service
         self._circuit = policy.new_circuit()
         self._lone_refusals = 0
@@ -251,7 +252,7 @@ class Delivery:
 
     @property
     def _may_send_another(self) -> bool:
-        return self._sending < (self._max_in_flight if self._is_trusted else 1)
+        return self._sending < (self._max_in_flight if self.is_trusted else 1)
 
     def _has_backlog(self, now: float) -> bool:
         if self._next_retry(now) is not None or self._buffer.ready:
@@ -400,7 +401,7 @@ class Delivery:
         if batch.sent_at >= self._trouble_since:  # an answer to an earlier request does not end the trouble since
             self._gate_until = 0.0
             self._trouble = ""
-            self._is_trusted = True
+            self.is_trusted = True
             self._circuit.close()
         throttled = [index for index, result in refused.items() if is_throttled(result.error_code)]
         pause = self._pace.learn(entries, throttled, refused.partition_ids)
@@ -423,8 +424,7 @@ class Delivery:
         if delivered:
             self._lone_refusals = 0
             self._ledger.settle_delivered(delivered)
-        for failure in failures:
-            self._fail(failure)
+        self._fail(failures)
         if last is not None:
             error = ServiceError(200, last.error_code, last.error_message)
             self._retry_later(batch, error, progress=len(again) < len(entries), pause=pause)
@@ -453,7 +453,7 @@ class Delivery:
     def _note_trouble(self, message: str) -> None:
         self._trouble = message
         self._trouble_since = time.monotonic()
-        self._is_trusted = False
+        self.is_trusted = False
 
     def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False, pause: float = 0.0) -> float:
         """
@@ -504,12 +504,10 @@ class Delivery:
 
     def _fail_part(self, part: _Part, code: str, message: str) -> None:
         entries, part.entries = part.entries, []
-        for entry in entries:
-            self._fail(self._failure(entry, part, code, message))
+        self._fail([self._failure(entry, part, code, message) for entry in entries])
 
     def _fail_entries(self, entries: Iterable[Entry], code: str, message: str) -> None:
-        for entry in entries:
-            self._fail(Failure(entry, code, message, 0, outcome_unknown=False, buffered=True))
+        self._fail([Failure(entry, code, message, 0, outcome_unknown=False, buffered=True) for entry in entries])
 
     @staticmethod
     def _failure(entry: Entry, part: _Part, code: str, message: str) -> Failure:

@@ -9,7 +9,8 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from dis_logging import options
@@ -28,6 +29,8 @@ _MAX_OVERFLOW_BYTES = 4 * 1024 * 1024
 _PATIENCE = 0.1
 # A fallback that has been in one call for so long is taken for stuck, and not waited for.
 _STUCK_AFTER = 1.0
+# How long lines on stderr may take at the end for what the fallback did not.
+_LAST_LINES_TIME = 0.1
 # With a drop policy and no fallback of the user's own: how often stderr gets a line, and how much of a text it shows.
 _QUIET_SECONDS = 60.0
 _QUIET_TEXT = 200
@@ -98,6 +101,13 @@ class Fallback:
         self._queue.append(_Pending(failure))
         self._worker.wake()
 
+    def put_all(self, failures: Sequence[Failure]) -> None:
+        """Takes *failures*, all of entries that take up room in the buffer, for handing over in their order."""
+        # Woken once: a thread that takes each as it comes would keep the one that puts them from its work.
+        self._queue.extend(map(_Pending, failures))
+        if failures:
+            self._worker.wake()
+
     def hand_over_now(self, failure: Failure) -> None:
         """
         Hands *failure* over in the calling thread.
@@ -122,20 +132,36 @@ class Fallback:
         """
         Returns when everything is handed over, at the latest at *deadline* (monotonic).
 
-        What the handler would not take by then gets a line on stderr each, and counts as handed over.
+        What the handler would not take by then gets a line on stderr each, as long as that takes no time to speak of, and
+        counts as handed over.
         """
         while (self._queue or self._current is not None) and time.monotonic() < deadline:
             if self._worker.is_alive or self._current is not None:
                 self._idle.wait(min(0.05, deadline - time.monotonic()))
             else:
-                self._step()
+                self._step(deadline)
         stuck = self._current
-        if stuck is not None:
-            self._last_resort(stuck, "the fallback did not take it in time", patience=0.0)
-            self._settle(stuck)
-        while self._queue:
-            pending = self._queue.popleft()
-            self._last_resort(pending, "the fallback did not take it in time", patience=0.0)
+        untaken = [] if stuck is None else [stuck]
+        with suppress(IndexError):  # the thread may take the last one meanwhile
+            while True:
+                untaken.append(self._queue.popleft())
+        self._show_untaken(untaken)
+
+    def _show_untaken(self, untaken: Sequence[_Pending]) -> None:
+        """Gives each a line on stderr, and one to all that there is no time, or no room, for."""
+        until = time.monotonic() + _LAST_LINES_TIME
+        shown = 0
+        for number, pending in enumerate(untaken):
+            if number and time.monotonic() >= until:
+                break
+            shown += self._last_resort(pending, "the fallback did not take it in time", patience=0.0)
+        if shown < len(untaken):
+            self._write(
+                f"dis_logging: not delivered: {len(untaken) - shown} more, which the fallback did not take in time and "
+                "which there was no time to show\n",
+                patience=_LAST_LINES_TIME,
+            )
+        for pending in untaken:
             self._settle(pending)
 
     def _is_stuck(self) -> bool:
@@ -160,8 +186,8 @@ class Fallback:
         """Hands everything over in the calling thread; for when there is no thread to be had."""
         self._step()
 
-    def _step(self) -> float | None:
-        while True:
+    def _step(self, until: float = math.inf) -> float | None:
+        while time.monotonic() < until:
             try:
                 self._current_since = time.monotonic()
                 self._current = self._queue[0]  # before it leaves the queue: `drain` must find it here or there
@@ -175,6 +201,7 @@ class Fallback:
                 self._hand_over(pending)
             finally:
                 self._current = None
+        return None
 
     def _hand_over(self, pending: _Pending) -> None:
         self.resolve()
@@ -212,18 +239,18 @@ class Fallback:
                 failure.entry, buffered=failure.buffered, code=failure.code, message=failure.message
             )
 
-    def _last_resort(self, pending: _Pending, why: str = "", patience: float | None = None) -> None:
-        """Writes a line on stderr; with *patience*, only if stderr takes it within so many seconds."""
+    def _last_resort(self, pending: _Pending, why: str = "", patience: float | None = None) -> bool:
+        """Writes a line on stderr; with *patience*, only if stderr takes it within so many seconds. Returns whether it did."""
         if not self._is_quiet:
-            self._write(_stderr_line(pending.failure, why), patience)
-        elif time.monotonic() >= self._silent_until:
-            self._silent_until = time.monotonic() + _QUIET_SECONDS
-            untold, self._untold = self._untold, 0
-            why = f"{why}, " * bool(why) + f"as {untold} others since the last line here" * bool(untold)
-            self._write(_stderr_line(pending.failure, why, _QUIET_TEXT), patience)
-        else:
+            return self._write(_stderr_line(pending.failure, why), patience)
+        if time.monotonic() < self._silent_until:
             pending.is_untold = True
             self._untold += 1
+            return True
+        self._silent_until = time.monotonic() + _QUIET_SECONDS
+        untold, self._untold = self._untold, 0
+        why = f"{why}, " * bool(why) + f"as {untold} others since the last line here" * bool(untold)
+        return self._write(_stderr_line(pending.failure, why, _QUIET_TEXT), patience)
 
     def _tell_untold(self) -> None:
         untold, self._untold = self._untold, 0
@@ -231,12 +258,14 @@ class Fallback:
             self._write(f"dis_logging: not delivered: {untold} others since the last line here\n", patience=0.0)
 
     @staticmethod
-    def _write(line: str, patience: float | None) -> None:
+    def _write(line: str, patience: float | None) -> bool:
         try:
             if sys.stderr is not None and (patience is None or _takes_more(sys.stderr, patience)):
                 sys.stderr.write(line)
+                return True
         except Exception:  # noqa: S110 - stderr is closed, or was interrupted while writing: nobody is left to tell
             pass
+        return False
 
 
 class _Pending:

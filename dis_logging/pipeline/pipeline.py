@@ -32,7 +32,12 @@ _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.
 _SENDER_IDLE = 1.0
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
-_HANDOVER_TIME = 0.3
+_HANDOVER_TIME = 0.2
+# What a fallback takes for one record, on a slow machine. The end leaves it the time for what still waits, up to a half of
+# shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by then is on stderr only.
+_HANDOVER_SECONDS = 50e-6
+_HANDOVER_SHARE = 0.5
+_HANDOVER_SHARE_IN_TROUBLE = 0.9
 
 # The loggers that are asked for their level while a batch is sent. Asking them before a batch is claimed fills their
 # caches, so that the thread that has one does not stop for logging's module lock.
@@ -121,7 +126,7 @@ class Pipeline:
             stream_name=options.stream_name,
             buffer=self._buffer,
             ledger=self.ledger,
-            fail=self._fallback.put,
+            fail=self._fallback.put_all,
             policy=options.policy,
             limits=options.limits,
             # A buffer that is smaller than two batches must not fill up while it waits for a whole one.
@@ -228,18 +233,21 @@ class Pipeline:
 
     # -- flush and close --------------------------------------------------------------------------------------------
 
-    def flush(self, deadline: float) -> bool:
+    def flush(self, deadline: float, *, is_end: bool = False) -> bool:
         """
         Returns True once every entry accepted before the call has its verdict, False at *deadline* (monotonic).
 
         From a thread that delivers (a fallback that flushes) it returns False at once, since it would wait for itself.
+
+        Args:
+            is_end: what is left will be given up by *deadline*, so leave the fallback the time to take it.
         """
         if self._would_wait_for_itself():
             return False
-        return self._finish(self.ledger.next_epoch(), deadline, self._wake)
+        return self._finish(self.ledger.next_epoch(), deadline, self._wake, is_end=is_end)
 
-    def _finish(self, epochs: list[Epoch], deadline: float, wake: Callable[[], None]) -> bool:
-        """Makes everything due and waits for *epochs* to be settled; returns False at *deadline*."""
+    def _finish(self, epochs: list[Epoch], deadline: float, wake: Callable[[], None], *, is_end: bool = True) -> bool:
+        """Makes everything due and waits for *epochs* to be settled; returns False when the time is up."""
         if _are_settled(epochs):
             return True
         started = time.monotonic()
@@ -251,14 +259,21 @@ class Pipeline:
                 wake()
                 while not _are_settled(epochs):
                     now = time.monotonic()
-                    if now >= deadline:
+                    latest = deadline - self._handover_time() if is_end else deadline
+                    if now >= latest:
                         return False
-                    if (not self._worker.is_alive or now - started > _PATIENCE) and self._help(deadline):
+                    if (not self._worker.is_alive or now - started > _PATIENCE) and self._help(latest):
                         continue
-                    bell.wait(min(_PATIENCE, deadline - now))
+                    bell.wait(min(_PATIENCE, latest - now))
         finally:
             self._delivery.release()
         return True
+
+    def _handover_time(self) -> float:
+        """Returns the seconds that the fallback may need for what waits now."""
+        waiting = self.ledger.entries_in - self.ledger.entries_out
+        share = _HANDOVER_SHARE if self._delivery.is_trusted else _HANDOVER_SHARE_IN_TROUBLE
+        return min(waiting * _HANDOVER_SECONDS, self.shutdown_timeout * share)
 
     def _would_wait_for_itself(self) -> bool:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
@@ -307,7 +322,7 @@ class Pipeline:
                 last.callback(worker.stop)
             last.callback(self._give_up_rest, deadline)
             last.callback(self._finish_latest, deadline)
-            self.flush(deadline)
+            self.flush(deadline, is_end=True)
 
     def _finish_latest(self, deadline: float) -> None:
         """Takes no more, and sees to what other threads emitted since the flush: reported in flight, it would be doubled."""

@@ -374,3 +374,63 @@ print(json.dumps([emitted - started, closed - emitted, stats.failed, stats.buffe
     assert (failed, buffered) == (3000, 0)
     assert emitting < 10
     assert closing < 10
+
+
+def test_close_leaves_the_fallback_time_for_what_waits_when_the_service_hangs(
+    dis: DISEmulator, programs: Programs
+) -> None:
+    """Twenty thousand records, which a fallback does not take in the moment after shutdown_timeout."""
+    with dis.rule(Hang()):
+        ended = programs.run(
+            """
+            import logging, time
+            from application import make_logger, make_handler
+            class Counting(logging.Handler):
+                count = 0
+                def emit(self, record):
+                    self.count += 1
+                    self.format(record)
+            fallback = Counting()
+            logger = make_logger("app", handler := make_handler(fallback=fallback))
+            for number in range(20_000):
+                logger.info("record %d", number)
+            started = time.monotonic()
+            handler.close()
+            print(fallback.count, handler.stats().failed, time.monotonic() - started)
+            """,
+            shutdown_timeout=3,
+        )
+
+    taken, failed, seconds = ended.output.split()
+    assert (taken, failed, ended.errors) == ("20000", "20000", "")
+    assert float(seconds) < 3.5
+
+
+def test_a_fallback_that_is_stuck_at_the_end_costs_no_more_than_promised(dis: DISEmulator, programs: Programs) -> None:
+    with dis.rule(Hang()):
+        ended = programs.run(
+            """
+            import logging, threading, time
+            from application import make_logger, make_handler
+            class Stuck(logging.Handler):
+                def emit(self, record):
+                    threading.Event().wait()
+            logger = make_logger("app", handler := make_handler(fallback=Stuck()))
+            for number in range(30_000):
+                logger.info("record %d", number)
+            started = time.monotonic()
+            handler.close()
+            print(handler.stats().failed, handler.stats().buffered, time.monotonic() - started, flush=True)
+            import os
+            os._exit(0)
+            """,
+            shutdown_timeout=1,
+        )
+
+    failed, buffered, seconds = ended.output.split()
+    (rest,) = (
+        text for text in ended.reported if text.endswith("did not take in time and which there was no time to show")
+    )
+    assert (failed, buffered, ended.errors) == ("30000", "0", "")
+    assert float(seconds) < 1.5
+    assert len(ended.reported) - 1 + int(rest.split()[0]) == 30_000
