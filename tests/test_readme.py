@@ -138,7 +138,7 @@ def test_failing_test_says_what_the_readme_says(account: dict[str, str], tmp_pat
 
 
 def test_some_programs_are_checked_against_their_output() -> None:
-    assert sum(output_after(block) is not None for block in PROGRAMS) == 5
+    assert sum(output_after(block) is not None for block in PROGRAMS) == 6
 
 
 def test_demo_shows_what_the_readme_says(account: dict[str, str]) -> None:
