@@ -154,7 +154,11 @@ def test_demo_shows_what_the_readme_says(account: dict[str, str]) -> None:
 
 
 def test_one_command_each_sets_everything_up() -> None:
-    assert [line for line in COMMANDS if line.startswith("python3")] == [DEMO, DEMO, TESTS]  # the first in both languages
+    assert [line for line in COMMANDS if line.startswith("python3")] == [
+        DEMO,
+        DEMO,
+        TESTS,
+    ]  # the first in both languages
 
 
 def test_every_other_command_exists() -> None:
