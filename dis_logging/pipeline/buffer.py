@@ -236,13 +236,14 @@ class Buffer:
         return True
 
     def _take_oldest(self) -> Entry | None:
-        try:
-            # Parked entries are older than the queue's, and the keys that were parked first are likely to have the oldest.
-            candidates = [parked for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked]
-            if candidates:
-                return min(candidates, key=_head_created).popleft()
-        except (IndexError, RuntimeError):
-            pass  # the sender changed the parked keys at this moment; the queue's head is nearly as old
+        if self.parked:
+            try:
+                # Parked entries are older than the queue's, and the keys parked first are likely to have the oldest.
+                candidates = [parked for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked]
+                if candidates:
+                    return min(candidates, key=_head_created).popleft()
+            except (IndexError, RuntimeError):
+                pass  # the sender changed the parked keys at this moment; the queue's head is nearly as old
         try:
             return self.take()
         except IndexError:

@@ -264,7 +264,8 @@ class Ledger:
         self.epoch_numbered(entry[EPOCH]).settled += 1
         self.failed += 1
         self._free(int(buffered), size)
-        self._tell(entry, Outcome.FAILED, code)
+        if self._on_verdict is not None:
+            self._tell(entry, Outcome.FAILED, code)
 
     def settle_dropped(self, entry: Entry, *, buffered: bool) -> None:
         """Counts one entry as given up by a drop policy."""
@@ -272,7 +273,8 @@ class Ledger:
         self.epoch_numbered(entry[EPOCH]).settled += 1
         self.dropped += 1
         self._free(int(buffered), size)
-        self._tell(entry, Outcome.DROPPED)
+        if self._on_verdict is not None:
+            self._tell(entry, Outcome.DROPPED)
 
     def count_answer(self, seconds: float) -> None:
         """Counts a request that was answered after so many *seconds*."""
