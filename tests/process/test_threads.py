@@ -106,7 +106,7 @@ def test_a_flush_waits_for_every_record_before_it_however_many_threads_flush() -
     try:
         for thread in threads:
             thread.start()
-        missed = sum(not _is_waited_for(ledger) for _ in range(10_000))
+        missed = sum(not _is_waited_for(ledger) for _ in range(2_500))
     finally:
         sys.setswitchinterval(interval)
         stopping.set()
