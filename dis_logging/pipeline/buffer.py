@@ -209,8 +209,13 @@ class Buffer:
             return True
         if self._policy.drops:
             return self._drop_newest(entry)
-        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes and self._wait_for_room(size):
-            return True
+        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes:
+            deadline = time.monotonic() + self._block_timeout
+            while self._wait_for_room(size, deadline):
+                # One verdict wakes every caller that waits. Whoever sees the room now, with nothing left to do before it
+                # takes it, has it; the others wait on.
+                if self._fits(size):
+                    return True
         self._ledger.passed_by += 1
         self._ledger.accept(entry)
         self._overflow(entry)
@@ -249,8 +254,7 @@ class Buffer:
         except IndexError:
             return None
 
-    def _wait_for_room(self, size: int) -> bool:
-        deadline = time.monotonic() + self._block_timeout
+    def _wait_for_room(self, size: int, deadline: float) -> bool:
         with self._ledger.bell() as bell:
             while not self._fits(size):
                 remaining = deadline - time.monotonic()

@@ -3,20 +3,22 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, Entry
-from dis_logging.pipeline.stats import HandlerStats, Ledger
+from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
 
 
 class Rig:
     """A buffer with its ledger, and what it told its neighbours."""
 
-    def __init__(self, policy: str = "fallback", **options: Any) -> None:
-        self.ledger = Ledger()
+    def __init__(self, policy: str = "fallback", ledger: Ledger | None = None, **options: Any) -> None:
+        self.ledger = ledger or Ledger()
         self.wakes = 0
         self.woken = threading.Event()
         self.overflowed: list[float] = []
@@ -191,6 +193,52 @@ def test_block_waits_for_room() -> None:
     assert not thread.is_alive()
     assert rig.waiting == [2, 3]
     assert rig.overflowed == []
+
+
+class LedgerWhereTwoMeet(Ledger):
+    """The first two who have waited for a verdict go on together, each having seen the room that it left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meeting = threading.Barrier(2)
+        self._expected = 2
+
+    @contextmanager
+    def bell(self) -> Iterator[Bell]:
+        """As before, with the meeting at its end."""
+        with super().bell() as bell:
+            yield bell
+        self._expected -= 1
+        if self._expected >= 0:
+            self._meeting.wait(20)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a verdict."""
+        return len(self._bells)
+
+
+def test_one_free_place_admits_one_of_the_callers_that_wait_for_it() -> None:
+    ledger = LedgerWhereTwoMeet()
+    rig = Rig("block", ledger=ledger, max_records=1, block_timeout=30)
+    rig.put(0)
+    threads = [threading.Thread(target=rig.put, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    while ledger.waiting < 2:
+        time.sleep(0)
+
+    rig.deliver()
+    while not rig.waiting or (len(rig.waiting) == 1 and not ledger.waiting):
+        time.sleep(0)
+    fullest = rig.stats.buffered
+    while rig.stats.delivered < 3:
+        if rig.waiting:
+            rig.deliver()
+    for thread in threads:
+        thread.join(20)
+
+    assert fullest == 1
 
 
 def test_block_gives_up_after_its_timeout() -> None:
