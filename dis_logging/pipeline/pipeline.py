@@ -365,6 +365,11 @@ class Pipeline:
                 )
             )
 
+    def begin_fork(self) -> Callable[[], None]:
+        """Makes the next entry of a child be noticed as such; returns what ends that in the parent."""
+        self._buffer.begin_fork()
+        return self._buffer.end_fork
+
     def reset_after_fork(self) -> None:
         """Starts over in a child process: nothing buffered, nothing counted, no thread, its own locks."""
         if self._pid == os.getpid():
