@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
-from dis_logging.pipeline.entry import CREATED, DATA, EPOCH, KEY, LEVEL, Entry
+from dis_logging.pipeline.entry import CREATED, DATA, EPOCH, KEY, LEVEL, MAX_FREE_KEY, Entry, key_bytes
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -49,7 +49,7 @@ class Buffer:
 
     Args:
         ledger: counts what comes and goes; room is what it says has not left yet.
-        max_records, max_bytes: what may wait, in flight included; bytes are payload bytes.
+        max_records, max_bytes: what may wait, in flight included; bytes are payload bytes, and those of long keys.
         policy: what to do when a further entry does not fit.
         block_timeout: seconds one caller waits at most under `BLOCK`.
         flush_level: an entry this severe wakes the sender.
@@ -94,12 +94,14 @@ class Buffer:
     def put(self, entry: Entry, may_block: bool = True) -> None:
         """Accepts *entry*, or does with it what the overflow policy says."""
         ledger = self._ledger
-        size = len(entry[DATA])
+        needed = size = len(entry[DATA])
+        if len(entry[KEY]) > MAX_FREE_KEY:
+            needed += key_bytes(entry)
         is_severe = entry[LEVEL] >= self._flush_level  # raises for a level that is none, before anything is counted
         if (
-            (ledger.entries_in >= self._room_entries or ledger.bytes_in + size > self._room_bytes)
-            and not self._fits(size)
-            and not self._make_room(entry, size, may_block)
+            (ledger.entries_in >= self._room_entries or ledger.bytes_in + needed > self._room_bytes)
+            and not self._fits(needed)
+            and not self._make_room(entry, needed, may_block)
         ):
             return
         try:
@@ -108,6 +110,9 @@ class Buffer:
             ledger.accept(entry)
         ledger.entries_in += 1
         ledger.bytes_in += size
+        if needed != size:
+            ledger.key_bytes += needed - size
+            self._room_bytes -= needed - size
         self.queue.append(entry)
         if is_severe and not self.urgent:
             self.urgent = True
@@ -234,7 +239,7 @@ class Buffer:
     def _fits(self, size: int) -> bool:
         ledger = self._ledger
         self._room_entries = ledger.entries_out + self._max_records
-        self._room_bytes = ledger.bytes_out + self._max_bytes
+        self._room_bytes = ledger.bytes_out + self._max_bytes - ledger.key_bytes
         return ledger.entries_in < self._room_entries and ledger.bytes_in + size <= self._room_bytes
 
     def _drop_newest(self, entry: Entry) -> bool:

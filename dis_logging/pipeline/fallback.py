@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from dis_logging import options
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
-from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields
+from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, key_bytes
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.stats import Bell, Ledger
 from dis_logging.pipeline.worker import Worker
@@ -95,7 +95,7 @@ class Fallback:
             if self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES:
                 self.hand_over_now(failure)
                 return
-            size = len(failure.entry[DATA])
+            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
             self._overflow_entries += 1
             self._overflow_bytes += size
         self._queue.append(_Pending(failure))
@@ -233,7 +233,7 @@ class Fallback:
         pending.settled = True
         failure = pending.failure
         if pending.in_backlog and not failure.buffered:
-            size = len(failure.entry[DATA])
+            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
             self._overflow_entries -= 1
             self._overflow_bytes -= size
         if pending.is_untold:

@@ -26,7 +26,7 @@ from dis_logging.pipeline.worker import Worker
 # flushing thread holds logging's module lock (dictConfig) and the HTTP library's loggers have cold level caches.
 _PATIENCE = 0.05
 _RETIREMENT_POLL = 0.5
-# An entry takes about so much beside its payload, and may take it from this much beside the buffer's bytes.
+# An entry takes about so much beside its payload and a long key, and may take it from this much beside the buffer's bytes.
 _ENTRY_BYTES = 256
 _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import CREATED, Entry
+from dis_logging.pipeline.entry import CREATED, KEY, NAME, Entry
 from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
 
 
@@ -280,6 +280,27 @@ def test_a_flush_waits_for_an_entry_that_was_blocked_while_other_flushes_passed(
     waited_for = rig.ledger.next_epoch()
 
     assert sum(epoch.accepted - epoch.settled for epoch in waited_for) == 1
+
+
+def test_long_keys_count_towards_the_bytes_and_names_of_loggers_do_not() -> None:
+    rig = Rig(max_records=10, max_bytes=1000)
+    rig.put(1, 2, 3, key="k" * 400)
+    assert rig.overflowed == [3]
+
+    rig.deliver()
+    rig.put(4, key="\N{SNOWMAN}" * 100)  # which may take four bytes each
+    rig.put(5, key="k" * 200)
+    assert rig.overflowed == [3, 5]
+
+    rig.deliver(2)
+    rig.put(6, 7, 8, key="k" * 64)
+    name = "n" * 900
+    entry = make_entry(9, rig.ledger.epoch)
+    rig.buffer.put((*entry[:KEY], name, *entry[KEY + 1 : NAME], name, *entry[NAME + 1 :]))
+    assert rig.overflowed == [3, 5]
+
+    rig.deliver(4)
+    assert rig.ledger.key_bytes == 0
 
 
 @pytest.mark.parametrize("policy", ["fallback", "drop_newest", "drop_oldest"])
