@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import CREATED, KEY, NAME, Entry
+from dis_logging.pipeline.entry import CREATED, Entry
 from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
 
 
@@ -53,8 +53,8 @@ class Rig:
         return self.ledger.snapshot()
 
 
-def make_entry(number: float, epoch: int, key: str = "a", size: int = 1, level: int = 20) -> Entry:
-    return b"x" * size, key, None, epoch, "web", level, number, "path", 1, None, None, ()
+def make_entry(number: float, epoch: int, key: str = "a", size: int = 1, level: int = 20, name: str = "web") -> Entry:
+    return b"x" * size, key, None, epoch, name, level, number, "path", 1, None, None, ()
 
 
 def test_entries_leave_in_the_order_they_came() -> None:
@@ -295,8 +295,7 @@ def test_long_keys_count_towards_the_bytes_and_names_of_loggers_do_not() -> None
     rig.deliver(2)
     rig.put(6, 7, 8, key="k" * 64)
     name = "n" * 900
-    entry = make_entry(9, rig.ledger.epoch)
-    rig.buffer.put((*entry[:KEY], name, *entry[KEY + 1 : NAME], name, *entry[NAME + 1 :]))
+    rig.buffer.put(make_entry(9, rig.ledger.epoch, key=name, name=name))
     assert rig.overflowed == [3, 5]
 
     rig.deliver(4)
