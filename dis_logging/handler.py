@@ -73,8 +73,9 @@ class DISHandler(logging.Handler):
         flush_interval: longest wait of a record for company; 0 sends at once. Default 1.0.
         flush_level: a record this severe is sent at once, with all that waits. Default ``ERROR``.
         max_buffer_records: what may wait, in flight included; default 100,000.
-        max_buffer_bytes: likewise; default 32 MiB. It also bounds the memory that many short records take: at most one record
-            for each 100 of these bytes, and 32,768 more, wait at once.
+        max_buffer_bytes: likewise; default 32 MiB. Partition keys of your own over 64 characters count as well. It also
+            bounds the memory that many short records take: at most one record for each 100 of these bytes, and 32,768 more,
+            wait at once.
         overflow: who gives way when the buffer is full: ``"fallback"`` (default), ``"drop_newest"``, ``"drop_oldest"`` or
             ``"block"``, see `OverflowPolicy`.
         block_timeout: with ``"block"``, the longest wait of one caller; then the record goes to the fallback. Default 5.0.

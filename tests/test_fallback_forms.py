@@ -8,6 +8,7 @@ import logging.handlers
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,23 @@ class Chatty(RememberingHandler):
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
         logging.getLogger(record.name).warning("alarm: %s", record.getMessage())
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_file_that_is_closed_before_its_handler_costs_no_record(
+    refusing: DISEmulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """A file that was opened to be written anew takes nothing once it is closed, and does not say so."""
+    file = logging.FileHandler(tmp_path / "failed.log", mode=mode)
+    handler = DISHandler(**refusing.handler_options(STREAM), flush_interval=60, fallback=file)
+    handler.handle(record_of("bad"))
+
+    logging.shutdown([weakref.ref(handler), weakref.ref(file)])  # in reverse
+    file.close()  # again, as mode "a" opened it again
+
+    written = (tmp_path / "failed.log").read_text() + "".join(stderr_lines(capsys))
+    assert written.count("bad") == 1
+    assert handler.stats().failed == 1
 
 
 def test_a_fallback_may_log_to_the_same_logger(refusing: DISEmulator, logger: logging.Logger) -> None:

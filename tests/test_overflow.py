@@ -271,20 +271,24 @@ def test_room_is_free_again_after_delivery_and_after_the_fallback(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no resource module")
 @pytest.mark.parametrize(
-    ("buffer_mib", "size", "count", "policy"),
+    ("buffer_mib", "size", "key", "count", "policy"),
     [
         # Four times the buffer.
-        (4, 200, 4 * 4 * MIB // 200, "fallback"),
+        (4, 200, 0, 4 * 4 * MIB // 200, "fallback"),
+        # Twelve times the buffer, nearly all of it in partition keys.
+        (4, 10, 1000, 50_000, "fallback"),
         # Far more of them fit by their payload alone than by the memory that a record takes however short it is.
-        (0.25, 1, 150_000, "drop_newest"),
+        (0.25, 1, 0, 150_000, "drop_newest"),
     ],
-    ids=["small records", "tiny records"],
+    ids=["small records", "long keys", "tiny records"],
 )
 def test_memory_stays_within_its_bound_while_the_service_is_down(
-    buffer_mib: float, size: int, count: int, policy: str
+    buffer_mib: float, size: int, key: int, count: int, policy: str
 ) -> None:
     """Growth is at most 2.5 times max_buffer_bytes plus 16 MiB."""
     options = {"max_buffer_records": 10**9, "max_buffer_bytes": int(buffer_mib * MIB), "overflow": policy}
+    if key:
+        options["partition_key"] = f"%(relativeCreated)0{key}d"
     program = """
         import json, logging, resource, sys
         from dis_logging import DISHandler
@@ -313,7 +317,7 @@ def test_memory_stays_within_its_bound_while_the_service_is_down(
     growth, emitted, buffered = json.loads(result.stdout)
     assert emitted == count + 1
     # The buffer is really full: of bytes, or of what it takes to hold so many short records.
-    assert buffered >= min(buffer_mib * MIB // size, 8 * MIB // 256) - 1
+    assert buffered >= min(buffer_mib * MIB // (size + key), 8 * MIB // 256) - 1
     assert growth <= 2.5 * buffer_mib + 16
 
 

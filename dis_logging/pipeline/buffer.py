@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
-from dis_logging.pipeline.entry import CREATED, DATA, EPOCH, KEY, LEVEL, Entry
+from dis_logging.pipeline.entry import CREATED, DATA, EPOCH, KEY, LEVEL, MAX_FREE_KEY, Entry, key_bytes
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -49,7 +49,7 @@ class Buffer:
 
     Args:
         ledger: counts what comes and goes; room is what it says has not left yet.
-        max_records, max_bytes: what may wait, in flight included; bytes are payload bytes.
+        max_records, max_bytes: what may wait, in flight included; bytes are payload bytes, and those of long keys.
         policy: what to do when a further entry does not fit.
         block_timeout: seconds one caller waits at most under `BLOCK`.
         flush_level: an entry this severe wakes the sender.
@@ -86,6 +86,7 @@ class Buffer:
         self._wake_entries = 0
         self._wake_bytes = 0
         self._wake_always = False
+        self._forks = 0
         # There is room below these counters for certain: what `_fits` last found, and never too much.
         self._room_entries = 0
         self._room_bytes = 0
@@ -93,12 +94,14 @@ class Buffer:
     def put(self, entry: Entry, may_block: bool = True) -> None:
         """Accepts *entry*, or does with it what the overflow policy says."""
         ledger = self._ledger
-        size = len(entry[DATA])
+        needed = size = len(entry[DATA])
+        if len(entry[KEY]) > MAX_FREE_KEY:
+            needed += key_bytes(entry)
         is_severe = entry[LEVEL] >= self._flush_level  # raises for a level that is none, before anything is counted
         if (
-            (ledger.entries_in >= self._room_entries or ledger.bytes_in + size > self._room_bytes)
-            and not self._fits(size)
-            and not self._make_room(entry, size, may_block)
+            (ledger.entries_in >= self._room_entries or ledger.bytes_in + needed > self._room_bytes)
+            and not self._fits(needed)
+            and not self._make_room(entry, needed, may_block)
         ):
             return
         try:
@@ -107,6 +110,9 @@ class Buffer:
             ledger.accept(entry)
         ledger.entries_in += 1
         ledger.bytes_in += size
+        if needed != size:
+            ledger.key_bytes += needed - size
+            self._room_bytes -= needed - size
         self.queue.append(entry)
         if is_severe and not self.urgent:
             self.urgent = True
@@ -119,19 +125,28 @@ class Buffer:
 
     def wake_at(self, entries: int, size: int) -> None:
         """Asks to be woken once so many entries, or payload bytes, are in the queue."""
-        if not self._wake_always:
+        if not self._wake_always and not self._forks:
             self._wake_entries = self._ledger.entries_taken + entries
             self._wake_bytes = self._ledger.bytes_taken + size
 
     def wake_never(self) -> None:
         """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
-        if not self._wake_always:
+        if not self._wake_always and not self._forks:
             self._wake_entries = self._wake_bytes = _NEVER
 
     def wake_always(self) -> None:
         """Asks to be woken by every entry from now on, whatever a sender that is about to end may still ask for."""
         self._wake_always = True
         self._wake_entries = self._wake_bytes = 0
+
+    def begin_fork(self) -> None:
+        """Makes every entry wake, so that the first one in the child is noticed, until `end_fork` is called as often."""
+        self._forks += 1
+        self._wake_entries = self._wake_bytes = 0
+
+    def end_fork(self) -> None:
+        """Ends a `begin_fork` in the parent; the next entry still wakes a sender, which then says what it waits for."""
+        self._forks -= 1
 
     def waiting(self) -> tuple[int, int]:
         """Returns how many entries, and payload bytes, are in the queue."""
@@ -209,8 +224,13 @@ class Buffer:
             return True
         if self._policy.drops:
             return self._drop_newest(entry)
-        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes and self._wait_for_room(size):
-            return True
+        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes:
+            deadline = time.monotonic() + self._block_timeout
+            while self._wait_for_room(size, deadline):
+                # One verdict wakes every caller that waits. Whoever sees the room now, with nothing left to do before it
+                # takes it, has it; the others wait on.
+                if self._fits(size):
+                    return True
         self._ledger.passed_by += 1
         self._ledger.accept(entry)
         self._overflow(entry)
@@ -219,7 +239,7 @@ class Buffer:
     def _fits(self, size: int) -> bool:
         ledger = self._ledger
         self._room_entries = ledger.entries_out + self._max_records
-        self._room_bytes = ledger.bytes_out + self._max_bytes
+        self._room_bytes = ledger.bytes_out + self._max_bytes - ledger.key_bytes
         return ledger.entries_in < self._room_entries and ledger.bytes_in + size <= self._room_bytes
 
     def _drop_newest(self, entry: Entry) -> bool:
@@ -249,8 +269,7 @@ class Buffer:
         except IndexError:
             return None
 
-    def _wait_for_room(self, size: int) -> bool:
-        deadline = time.monotonic() + self._block_timeout
+    def _wait_for_room(self, size: int, deadline: float) -> bool:
         with self._ledger.bell() as bell:
             while not self._fits(size):
                 remaining = deadline - time.monotonic()

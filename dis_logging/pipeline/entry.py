@@ -47,9 +47,22 @@ DATA: Final = 0
 KEY: Final = 1
 ROUTING: Final = 2
 EPOCH: Final = 3
+NAME: Final = 4
 LEVEL: Final = 5
 CREATED: Final = 6
 TRAIL: Final = 11
+
+
+#: Of a longer key the buffer counts the bytes as well, as each entry may have one of its own.
+MAX_FREE_KEY: Final = 64
+
+
+def key_bytes(entry: Entry) -> int:
+    """Returns how many bytes the buffer counts for the key of *entry*; none for the name of a logger, which is shared."""
+    key = entry[KEY]
+    if len(key) <= MAX_FREE_KEY or key is entry[NAME]:
+        return 0
+    return len(key) if key.isascii() else 4 * len(key)
 
 
 def place_of(entry: Entry) -> str | tuple[str, Routing]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from dis_logging import options
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
-from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields
+from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, key_bytes
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.stats import Bell, Ledger
 from dis_logging.pipeline.worker import Worker
@@ -95,7 +95,7 @@ class Fallback:
             if self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES:
                 self.hand_over_now(failure)
                 return
-            size = len(failure.entry[DATA])
+            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
             self._overflow_entries += 1
             self._overflow_bytes += size
         self._queue.append(_Pending(failure))
@@ -214,7 +214,11 @@ class Fallback:
             record = failed_record(failure, self._stream_name, id(self))
             with delivering(fallback_of=id(self)):
                 # Logger.callHandlers checks the level, Handler.handle does not; the user set it for a reason.
-                if record.levelno >= handler.level:
+                if record.levelno < handler.level:
+                    return
+                if _is_closed_for_good(handler):
+                    self._last_resort(pending, "the fallback is closed")
+                else:
                     handler.handle(record)
         except BaseException as error:
             self._last_resort(pending, f"the fallback raised {type(error).__name__}")
@@ -229,7 +233,7 @@ class Fallback:
         pending.settled = True
         failure = pending.failure
         if pending.in_backlog and not failure.buffered:
-            size = len(failure.entry[DATA])
+            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
             self._overflow_entries -= 1
             self._overflow_bytes -= size
         if pending.is_untold:
@@ -278,6 +282,21 @@ class _Pending:
         self.is_untold = False  # neither a handler nor stderr has heard of it
         self.in_backlog = in_backlog
         self.settled = False
+
+
+def _is_closed_for_good(handler: logging.Handler) -> bool:
+    """
+    Returns whether *handler* is a file that says nothing and writes nothing, as opening it again would empty it.
+
+    `logging.shutdown`, and dictConfig with it, closes a fallback before us if it was made after us. Other files are opened
+    again by the next record.
+    """
+    return (
+        isinstance(handler, logging.FileHandler)
+        and handler.mode == "w"
+        and handler.stream is None
+        and getattr(handler, "_closed", False)
+    )
 
 
 def _takes_more(stream: TextIO, patience: float) -> bool:

@@ -13,6 +13,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Any, Protocol
 
@@ -34,6 +35,9 @@ class Closable(Protocol):
 
     def close(self, deadline: float) -> None:
         """Settles, and takes each later record in the thread that emits it."""
+
+    def begin_fork(self) -> Callable[[], None]:
+        """Prepares for a fork; returns what the parent calls after it."""
 
     def reset_after_fork(self) -> None:
         """Starts over in a child process."""
@@ -74,6 +78,8 @@ budget = ClosingBudget()
 _pipelines: dict[int, Closable] = {}
 # A fork may come between a first record and `register`, so it looks at all of them.
 _known: weakref.WeakSet[Closable] = weakref.WeakSet()
+# By the thread that forks, and for each of its forks, which may begin within one another: what it calls afterwards.
+_forking: dict[int, list[list[Callable[[], None]]]] = {}
 _exiting_pid = 0
 _child_pid = 0
 
@@ -183,7 +189,20 @@ def _end_child() -> None:
         pipeline.close(time.monotonic())
 
 
+def _begin_fork() -> None:
+    ends = [pipeline.begin_fork() for pipeline in list(_pipelines.values())]
+    _forking.setdefault(get_ident(), []).append(ends)
+
+
+def _end_fork_in_parent() -> None:
+    for end in _forking[get_ident()].pop():
+        end()
+    if not _forking[get_ident()]:
+        del _forking[get_ident()]
+
+
 def _reset_in_child() -> None:
+    _forking.clear()
     reentry.forget_other_threads()
     budget.restart()
     _pipelines.clear()
@@ -195,4 +214,4 @@ def _reset_in_child() -> None:
 # together.
 atexit.register(_settle_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_in_child)
+    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork_in_parent, after_in_child=_reset_in_child)

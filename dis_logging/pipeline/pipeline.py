@@ -26,16 +26,16 @@ from dis_logging.pipeline.worker import Worker
 # flushing thread holds logging's module lock (dictConfig) and the HTTP library's loggers have cold level caches.
 _PATIENCE = 0.05
 _RETIREMENT_POLL = 0.5
-# An entry takes about so much beside its payload, and may take it from this much beside the buffer's bytes.
+# An entry takes about so much beside its payload and a long key, and may take it from this much beside the buffer's bytes.
 _ENTRY_BYTES = 256
 _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.
 _SENDER_IDLE = 1.0
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.2
-# What a fallback takes for one record, on a slow machine. The end leaves it the time for what still waits, up to a half of
+# What a fallback takes for one record, on a slow or a busy machine. The end leaves it the time for what still waits, up to a half of
 # shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by then is on stderr only.
-_HANDOVER_SECONDS = 50e-6
+_HANDOVER_SECONDS = 100e-6
 _HANDOVER_SHARE = 0.5
 _HANDOVER_SHARE_IN_TROUBLE = 0.9
 
@@ -364,6 +364,11 @@ class Pipeline:
                     entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True
                 )
             )
+
+    def begin_fork(self) -> Callable[[], None]:
+        """Makes the next entry of a child be noticed as such; returns what ends that in the parent."""
+        self._buffer.begin_fork()
+        return self._buffer.end_fork
 
     def reset_after_fork(self) -> None:
         """Starts over in a child process: nothing buffered, nothing counted, no thread, its own locks."""

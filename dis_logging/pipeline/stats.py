@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from dis_logging.frozen import Frozen, set_field
-from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, verdict_of
+from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, key_bytes, verdict_of
 from dis_logging.pipeline.reentry import delivering
 
 _logger = logging.getLogger("dis_logging")
@@ -174,6 +174,7 @@ class Ledger:
         "epochs",
         "failed",
         "failures",
+        "key_bytes",
         "last_failure",
         "passed_by",
         "requests",
@@ -188,6 +189,7 @@ class Ledger:
         self.bytes_in = 0
         self.bytes_taken = 0
         self.bytes_out = 0
+        self.key_bytes = 0  # of long keys, not settled yet
         self.passed_by = 0  # emitted, but never in the buffer: overflow, oversize
         self.delivered = 0
         self.failed = 0
@@ -245,6 +247,9 @@ class Ledger:
         count, size = len(entries), sum(map(len, map(_data_of, entries)))
         self.delivered += count
         self.delivered_bytes += size
+        if self.key_bytes:
+            freed = sum(map(key_bytes, entries))
+            self.key_bytes -= freed
         self._free(count, size)
         if self._on_verdict is not None:
             for entry in entries:
@@ -263,7 +268,7 @@ class Ledger:
         self._tally_of(code).count += 1
         self.epoch_numbered(entry[EPOCH]).settled += 1
         self.failed += 1
-        self._free(int(buffered), size)
+        self._free_one(entry, size, buffered=buffered)
         if self._on_verdict is not None:
             self._tell(entry, Outcome.FAILED, code)
 
@@ -272,7 +277,7 @@ class Ledger:
         size = len(entry[DATA]) if buffered else 0
         self.epoch_numbered(entry[EPOCH]).settled += 1
         self.dropped += 1
-        self._free(int(buffered), size)
+        self._free_one(entry, size, buffered=buffered)
         if self._on_verdict is not None:
             self._tell(entry, Outcome.DROPPED)
 
@@ -295,6 +300,12 @@ class Ledger:
             # Not again for each record: a callback that fails once is likely to fail always.
             self._on_verdict = None
             _logger.exception("dis_logging: on_verdict raised, and is not called any more")
+
+    def _free_one(self, entry: Entry, size: int, *, buffered: bool) -> None:
+        if buffered and self.key_bytes:
+            freed = key_bytes(entry)
+            self.key_bytes -= freed
+        self._free(int(buffered), size)
 
     def _free(self, count: int, size: int) -> None:
         self.entries_out += count

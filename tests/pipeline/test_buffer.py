@@ -3,20 +3,22 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, Entry
-from dis_logging.pipeline.stats import HandlerStats, Ledger
+from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
 
 
 class Rig:
     """A buffer with its ledger, and what it told its neighbours."""
 
-    def __init__(self, policy: str = "fallback", **options: Any) -> None:
-        self.ledger = Ledger()
+    def __init__(self, policy: str = "fallback", ledger: Ledger | None = None, **options: Any) -> None:
+        self.ledger = ledger or Ledger()
         self.wakes = 0
         self.woken = threading.Event()
         self.overflowed: list[float] = []
@@ -51,8 +53,8 @@ class Rig:
         return self.ledger.snapshot()
 
 
-def make_entry(number: float, epoch: int, key: str = "a", size: int = 1, level: int = 20) -> Entry:
-    return b"x" * size, key, None, epoch, "web", level, number, "path", 1, None, None, ()
+def make_entry(number: float, epoch: int, key: str = "a", size: int = 1, level: int = 20, name: str = "web") -> Entry:
+    return b"x" * size, key, None, epoch, name, level, number, "path", 1, None, None, ()
 
 
 def test_entries_leave_in_the_order_they_came() -> None:
@@ -193,6 +195,52 @@ def test_block_waits_for_room() -> None:
     assert rig.overflowed == []
 
 
+class LedgerWhereTwoMeet(Ledger):
+    """The first two who have waited for a verdict go on together, each having seen the room that it left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meeting = threading.Barrier(2)
+        self._expected = 2
+
+    @contextmanager
+    def bell(self) -> Iterator[Bell]:
+        """As before, with the meeting at its end."""
+        with super().bell() as bell:
+            yield bell
+        self._expected -= 1
+        if self._expected >= 0:
+            self._meeting.wait(20)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a verdict."""
+        return len(self._bells)
+
+
+def test_one_free_place_admits_one_of_the_callers_that_wait_for_it() -> None:
+    ledger = LedgerWhereTwoMeet()
+    rig = Rig("block", ledger=ledger, max_records=1, block_timeout=30)
+    rig.put(0)
+    threads = [threading.Thread(target=rig.put, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    while ledger.waiting < 2:
+        time.sleep(0)
+
+    rig.deliver()
+    while not rig.waiting or (len(rig.waiting) == 1 and not ledger.waiting):
+        time.sleep(0)
+    fullest = rig.stats.buffered
+    while rig.stats.delivered < 3:
+        if rig.waiting:
+            rig.deliver()
+    for thread in threads:
+        thread.join(20)
+
+    assert fullest == 1
+
+
 def test_block_gives_up_after_its_timeout() -> None:
     rig = Rig("block", max_records=1, block_timeout=0.1)
     rig.put(1)
@@ -232,6 +280,26 @@ def test_a_flush_waits_for_an_entry_that_was_blocked_while_other_flushes_passed(
     waited_for = rig.ledger.next_epoch()
 
     assert sum(epoch.accepted - epoch.settled for epoch in waited_for) == 1
+
+
+def test_long_keys_count_towards_the_bytes_and_names_of_loggers_do_not() -> None:
+    rig = Rig(max_records=10, max_bytes=1000)
+    rig.put(1, 2, 3, key="k" * 400)
+    assert rig.overflowed == [3]
+
+    rig.deliver()
+    rig.put(4, key="\N{SNOWMAN}" * 100)  # which may take four bytes each
+    rig.put(5, key="k" * 200)
+    assert rig.overflowed == [3, 5]
+
+    rig.deliver(2)
+    rig.put(6, 7, 8, key="k" * 64)
+    name = "n" * 900
+    rig.buffer.put(make_entry(9, rig.ledger.epoch, key=name, name=name))
+    assert rig.overflowed == [3, 5]
+
+    rig.deliver(4)
+    assert rig.ledger.key_bytes == 0
 
 
 @pytest.mark.parametrize("policy", ["fallback", "drop_newest", "drop_oldest"])

@@ -84,8 +84,9 @@ def test_an_end_without_exit_functions_loses_only_what_was_not_sent(
 
 HANGING_PROGRAM = f"""
     import logging, sys, time
-    from application import make_logger
-    loggers = [make_logger(f"app.{{number}}") for number in range({HANGING})]
+    from application import make_handler, make_logger
+    shared = make_handler() if sys.argv[2] == "exit-of-one" else None
+    loggers = [make_logger(f"app.{{number}}", shared) for number in range({HANGING})]
     for number in range(5):
         for logger in loggers:
             logger.log(int(sys.argv[1]), "%s record %d", logger.name, number)
@@ -127,6 +128,23 @@ def test_exit_is_bounded_with_twenty_handlers_whose_service_hangs(
 
     assert delivered_before == 5 * HANGING
     assert ended.ended_at - exit_began <= healthy_seconds + SHUTDOWN_TIMEOUT + GRACE
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.reported == _everything()
+    assert ended.codes == {"closed": 5 * HANGING}
+
+
+def test_exit_is_bounded_with_twenty_loggers_of_one_handler_whose_service_hangs(
+    dis: DISEmulator, programs: Programs
+) -> None:
+    """Some of them in flight, up to max_in_flight requests, and the others waiting."""
+    with dis.rule(Hang()):
+        program = _start(programs, "exit-of-one", AT_ONCE)
+        assert dis.wait_for(_pending)
+        program.go_on()
+        exit_began = float(program.read_line())
+        ended = program.wait()
+
+    assert ended.ended_at - exit_began <= SHUTDOWN_TIMEOUT + 2 * GRACE  # the second for the interpreter itself
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.reported == _everything()
     assert ended.codes == {"closed": 5 * HANGING}
@@ -379,7 +397,7 @@ print(json.dumps([emitted - started, closed - emitted, stats.failed, stats.buffe
 def test_close_leaves_the_fallback_time_for_what_waits_when_the_service_hangs(
     dis: DISEmulator, programs: Programs
 ) -> None:
-    """Twenty thousand records, which a fallback does not take in the moment after shutdown_timeout."""
+    """Ten thousand records, which a fallback does not take in the moment after shutdown_timeout."""
     with dis.rule(Hang()):
         ended = programs.run(
             """
@@ -392,7 +410,7 @@ def test_close_leaves_the_fallback_time_for_what_waits_when_the_service_hangs(
                     self.format(record)
             fallback = Counting()
             logger = make_logger("app", handler := make_handler(fallback=fallback))
-            for number in range(20_000):
+            for number in range(10_000):
                 logger.info("record %d", number)
             started = time.monotonic()
             handler.close()
@@ -402,7 +420,7 @@ def test_close_leaves_the_fallback_time_for_what_waits_when_the_service_hangs(
         )
 
     taken, failed, seconds = ended.output.split()
-    assert (taken, failed, ended.errors) == ("20000", "20000", "")
+    assert (taken, failed, ended.errors) == ("10000", "10000", "")
     assert float(seconds) < 3.5
 
 
