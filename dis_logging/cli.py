@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TextIO
 
 from dis_logging import ConfigurationError, DISError, __version__
 from dis_logging.commands import check, demo, emulator, send, tail
-from dis_logging.commands.exits import EPILOG, FAILED, INTERRUPTED, WRONG_USAGE
+from dis_logging.commands.exits import EPILOG, FAILED, INTERRUPTED, WRONG_USAGE, discard_unwritable_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DISError as error:
         return _complain(error, FAILED)
     except OSError as error:  # such as a full disk, or a reader of our output that has gone
-        _discard_unwritable_output()
+        discard_unwritable_output()
         return _complain(error, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -75,12 +73,3 @@ def _never_fail_to_encode(stream: TextIO) -> None:
     """Makes *stream* show what its encoding lacks as backslash escapes; log records hold any text."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-
-
-def _discard_unwritable_output() -> None:
-    """Sends what stdout cannot take nowhere, or the interpreter would try to write it once more at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError), open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())

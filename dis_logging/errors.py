@@ -20,6 +20,24 @@ class ConfigurationError(DISError, ValueError):
     """
 
 
+class MissingOptionError(ConfigurationError):
+    """
+    An option without a default was neither given nor found in the environment.
+
+    Attributes:
+        option: its name.
+        variables: the environment variables that it would have been taken from.
+    """
+
+    def __init__(self, option: str, *variables: str) -> None:
+        super().__init__(f"{option} is missing: give it as an option, or set {' or '.join(variables)}")
+        self.option = option
+        self.variables = variables
+
+    def __reduce__(self) -> tuple[type[MissingOptionError], tuple[str, ...]]:
+        return type(self), (self.option, *self.variables)
+
+
 class DeliveryError(DISError):
     """
     One attempt to talk to DIS failed.

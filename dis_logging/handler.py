@@ -15,7 +15,14 @@ from dis_logging.client.client import DISClient
 from dis_logging.client.compression import Compression
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.target import find_stream_name
-from dis_logging.client.wire import MAX_RECORD_BYTES, MAX_REQUEST_RECORDS, Routing, is_hash_key, is_partition_id
+from dis_logging.client.wire import (
+    MAX_HASH_KEY,
+    MAX_RECORD_BYTES,
+    MAX_REQUEST_RECORDS,
+    Routing,
+    is_hash_key,
+    is_partition_id,
+)
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
 from dis_logging.pipeline.aggregation import Aggregation, line_size
@@ -427,6 +434,12 @@ def _check_policy(backoff_initial: object, backoff_max: object, delivery_timeout
     )
 
 
+_ROUTES = {
+    "explicit_hash_key": f"a decimal number from 0 to {MAX_HASH_KEY}, or a template of one",
+    "partition_id": "a partition such as 'shardId-0000000000' or '0', or a template of one",
+}
+
+
 def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = None) -> RecordText | None:
     """Returns the template or callable of the option *name*, having tried a template on a sample."""
     if value is None and name != "partition_key":
@@ -440,7 +453,9 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
     try:
         text = value % vars(sample)
         if is_valid is not None and text == value and text and not is_valid(text):  # the same for every record
-            raise ConfigurationError(f"{name} is nothing that DIS takes: {options.shown(value)}")
+            raise ConfigurationError(
+                f"{name} is nothing that DIS takes: {options.shown(value)}; it must be {_ROUTES[name]}"
+            )
     except KeyError:
         pass  # an attribute that the application adds, in a filter or with extra=
     except ConfigurationError:

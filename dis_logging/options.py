@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,6 +17,7 @@ from dis_logging.escaping import escape
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+_SETTERS = {"level": "setLevel", "formatter": "setFormatter", "filters": "addFilter"}
 
 EnumType = TypeVar("EnumType", bound=Enum)
 Parameters = ParamSpec("Parameters")
@@ -24,8 +27,11 @@ def hide_arguments(constructor: Callable[Parameters, None]) -> Callable[Paramete
     """
     Makes *constructor* raise without the frames in which its arguments are local variables.
 
-    Some of them are secrets, and error reports show local variables.
+    Some of them are secrets, and error reports show local variables. Of an argument that it does not have, the error says
+    what may have been meant.
     """
+
+    known = tuple(inspect.signature(constructor).parameters)[1:]
 
     @functools.wraps(constructor)
     def construct(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
@@ -33,12 +39,29 @@ def hide_arguments(constructor: Callable[Parameters, None]) -> Callable[Paramete
             constructor(*args, **kwargs)
             return
         except Exception as error:
-            failure = error.with_traceback(None)
+            unknown = (
+                next((name for name in kwargs if name not in known), None) if isinstance(error, TypeError) else None
+            )
+            failure = error.with_traceback(None) if unknown is None else _unknown_option(unknown, known)
         del args, kwargs
         failure.__context__ = failure.__cause__ = None
         raise failure
 
     return construct
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Returns the rest of a sentence that asks for the name most like *name*, empty if there is none."""
+    # The first that begins so: 'stream' is more like 'stream_id', and means 'stream_name'.
+    similar = [each for each in known if each.startswith(f"{name}_")] or difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {similar[0]}?" if similar else ""
+
+
+def _unknown_option(name: str, known: Sequence[str]) -> TypeError:
+    # dictConfig takes these from the handler's section, so they look like options.
+    setter = _SETTERS.get(name)
+    hint = f"; call {setter} on the handler" if setter and name not in known else did_you_mean(name, known)
+    return TypeError(f"unknown option {shown(name)}{hint}")
 
 
 def shown(value: object) -> str:

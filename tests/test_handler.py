@@ -4,6 +4,7 @@ import logging
 import logging.config
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -132,6 +133,20 @@ def test_a_wrong_option_raises_at_once_and_is_named(name: str, value: object) ->
 def test_an_unknown_option_is_a_type_error_that_names_it() -> None:
     with pytest.raises(TypeError, match="max_batch_size"):
         DISHandler(**{**OPTIONS, "max_batch_size": 5})
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("flush_intervall", "did you mean flush_interval?"),
+        ("stream", "did you mean stream_name?"),
+        ("level", "call setLevel on the handler"),
+        ("formatter", "call setFormatter on the handler"),
+    ],
+)
+def test_an_unknown_option_is_told_with_what_may_have_been_meant(option: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=f"^unknown option {option!r}; {re.escape(hint)}$"):
+        DISHandler(**{**OPTIONS, option: "INFO"})
 
 
 def test_only_the_stream_name_may_be_positional() -> None:

@@ -97,5 +97,5 @@ def test_a_malformed_template_is_refused_at_once(dis: DISEmulator, option: str, 
     ],
 )
 def test_routing_that_is_wrong_for_every_record_is_refused_at_once(dis: DISEmulator, option: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{option} is nothing that DIS takes"):
+    with pytest.raises(ConfigurationError, match=f"^{option} is nothing that DIS takes: .*; it must be "):
         DISHandler(**dis.handler_options(STREAM), **{option: value})

@@ -9,7 +9,7 @@ from dis_logging import options
 from dis_logging.client.credentials import AuthToken, Credentials, CredentialsSource
 from dis_logging.client.metadata import ECSCredentials
 from dis_logging.client.origins import ECS, Origins
-from dis_logging.errors import ConfigurationError
+from dis_logging.errors import ConfigurationError, MissingOptionError
 
 _ECS = "ecs"
 
@@ -85,10 +85,7 @@ def _find_pair(ak: str | None, sk: str | None, security_token: str | None, origi
         ak = origins.environment("ak", "DIS_LOGGING_AK", "HUAWEICLOUD_SDK_AK") or origins.profile("ak")
     for name, value in (("ak", ak), ("sk", sk)):
         if value is None:
-            raise ConfigurationError(
-                f"{name} is missing: give it as an option, or set DIS_LOGGING_{name.upper()} or "
-                f"HUAWEICLOUD_SDK_{name.upper()} in the environment"
-            )
+            raise MissingOptionError(name, f"DIS_LOGGING_{name.upper()}", f"HUAWEICLOUD_SDK_{name.upper()}")
     return Credentials(ak or "", sk or "", security_token or "")
 
 

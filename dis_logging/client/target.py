@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from dis_logging import options
 from dis_logging.client.origins import DEFAULT, Origins
 from dis_logging.client.wire import STREAM_NAME
-from dis_logging.errors import ConfigurationError
+from dis_logging.errors import ConfigurationError, MissingOptionError
 
 # Project ids are hexadecimal and regions lower-case words; both enter URLs, so anything beyond these sets is a mistake.
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -143,7 +143,7 @@ def find_stream_name(stream_name: str | None, origins: Origins | None = None) ->
     if not origins.option("stream_name", stream_name):
         stream_name = origins.environment("stream_name", "DIS_LOGGING_STREAM_NAME")
     if stream_name is None:
-        raise ConfigurationError("stream_name is missing: give it as an option, or set DIS_LOGGING_STREAM_NAME")
+        raise MissingOptionError("stream_name", "DIS_LOGGING_STREAM_NAME")
     return check_stream_name(stream_name)
 
 
@@ -157,7 +157,7 @@ def check_stream_name(value: object) -> str:
 
 def _word(name: str, value: object, *variables: str) -> str:
     if value is None:
-        raise ConfigurationError(f"{name} is missing: give it as an option, or set {' or '.join(variables)}")
+        raise MissingOptionError(name, *variables)
     word = options.text(name, value)
     if not _WORD.fullmatch(word):
         raise ConfigurationError(f"{name} must be letters, digits, '-' or '_', not {options.shown(value)}")

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, NamedTuple
@@ -30,9 +30,9 @@ from dis_logging.client.target import find_stream_name
 from dis_logging.commands import handler_options, probes
 from dis_logging.commands.advice import advice_for, advice_for_refusal
 from dis_logging.commands.exits import DONE, EPILOG, FAILED, WRONG_USAGE
-from dis_logging.commands.handler_options import HandlerOptions
+from dis_logging.commands.handler_options import HandlerOptions, how_to_give
 from dis_logging.commands.paint import Paint
-from dis_logging.errors import ConfigurationError, DISError, ServiceError
+from dis_logging.errors import ConfigurationError, DISError, MissingOptionError, ServiceError
 from dis_logging.escaping import escape
 from dis_logging.handler import DISHandler
 
@@ -101,6 +101,8 @@ def _check_handler(found: HandlerOptions, *, write: bool, strict: bool) -> int:
     if not errors:
         try:
             stream_name, client, origins = _make(found)
+        except MissingOptionError:
+            errors += _missing(found)
         except (ConfigurationError, TypeError) as error:
             errors.append(str(error))
     for warning in found.warnings:
@@ -128,6 +130,22 @@ def _make(found: HandlerOptions) -> tuple[str, DISClient, Mapping[str, str]]:
     stream_name = find_stream_name(found.stream_name, origins)
     client = DISClient(**found.for_client)
     return stream_name, client, {**origins, **client.origins}
+
+
+def _missing(found: HandlerOptions) -> list[str]:
+    """Returns what is wrong with all options: making the handler ends at the first that is missing, so each gets a value."""
+    errors: list[str] = []
+    given = dict(found.given)
+    while True:
+        try:
+            _make(replace(found, given=given))[1].close()
+        except MissingOptionError as error:
+            errors.append(how_to_give(error))
+            given[error.option] = "missing"
+        except (ConfigurationError, TypeError) as error:
+            return [*errors, str(error)]
+        else:
+            return errors
 
 
 def _print(line: str = "") -> None:

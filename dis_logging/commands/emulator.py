@@ -132,7 +132,8 @@ _TAIL = (
 
 def _state(emulator: DISEmulator) -> str:
     names = ", ".join(emulator.stream_names)
-    return f"A local DIS serves at {emulator.endpoint} the streams {names}"
+    what = "stream" if len(emulator.stream_names) == 1 else "streams"
+    return f"A local DIS serves at {emulator.endpoint} the {what} {names}"
 
 
 def _balance(emulator: DISEmulator) -> str:

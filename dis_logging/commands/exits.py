@@ -1,6 +1,10 @@
-"""The exit codes of ``dis-logging``, and the words for them at the end of every ``--help``."""
+"""How ``dis-logging`` ends: its exit codes, the words for them in every ``--help``, and a stdout that has gone."""
 
 from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
 
 DONE = 0
 FAILED = 1
@@ -14,3 +18,12 @@ exit codes:
   2    wrong usage or configuration
   130  interrupted with Ctrl-C
 """
+
+
+def discard_unwritable_output() -> None:
+    """Sends what stdout cannot take nowhere, or the interpreter would try to write it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

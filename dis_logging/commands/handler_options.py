@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from dis_logging import options
 from dis_logging.client.client import DISClient
 from dis_logging.commands.config_files import load_logging_config
-from dis_logging.errors import ConfigurationError
+from dis_logging.errors import ConfigurationError, MissingOptionError
 from dis_logging.escaping import escape
 from dis_logging.handler import DISHandler
 
@@ -23,6 +22,7 @@ _KEYS_OF_DICT_CONFIG = frozenset({"class", "()", ".", "level", "formatter", "fil
 _OPTIONS = tuple(inspect.signature(DISHandler.__init__).parameters)[1:]
 _CLIENT_OPTIONS = frozenset(inspect.signature(DISClient.__init__).parameters)
 _FLAGS = ("endpoint", "region", "project_id")
+_ARGUMENTS = {"stream_name": "STREAM", **{name: "--" + name.replace("_", "-") for name in _FLAGS}}
 _CFG = "cfg://handlers."
 
 
@@ -75,8 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--handler", metavar="NAME", help="which handler of the configuration, if it has several")
     for name in _FLAGS:
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, metavar="VALUE", help=f"the option {name}; default: as for the handler")
+        parser.add_argument(_ARGUMENTS[name], metavar="VALUE", help=f"the option {name}; default: as for the handler")
 
 
 def find_handlers(arguments: argparse.Namespace) -> list[HandlerOptions]:
@@ -89,18 +88,17 @@ def find_handlers(arguments: argparse.Namespace) -> list[HandlerOptions]:
     """
     flags = {name: getattr(arguments, name) for name in _FLAGS}
     flags["stream_name"] = arguments.stream
-    places = {name: "STREAM" if name == "stream_name" else "--" + name.replace("_", "-") for name in flags}
     overrides = {name: value for name, value in flags.items() if value is not None}
     if arguments.config is None:
         if arguments.handler is not None:
             raise ConfigurationError("--handler needs --config, which names the configuration that has the handler")
-        return [HandlerOptions("", overrides, {name: places[name] for name in overrides})]
+        return [HandlerOptions("", overrides, {name: _ARGUMENTS[name] for name in overrides})]
     found = _Configuration(load_logging_config(arguments.config), arguments.config).handlers(arguments.handler)
     return [
         HandlerOptions(
             each.label,
             {**each.given, **overrides},
-            {**each.places, **{name: places[name] for name in overrides}},
+            {**each.places, **{name: _ARGUMENTS[name] for name in overrides}},
             each.errors,
             each.warnings,
         )
@@ -122,6 +120,13 @@ def find_handler(arguments: argparse.Namespace) -> HandlerOptions:
     if first.errors:
         raise ConfigurationError(f"{first.label}: {first.errors[0]}")
     return first
+
+
+def how_to_give(missing: MissingOptionError) -> str:
+    """Returns what to do about a missing option for who runs a command, which takes few of them as arguments."""
+    where = _ARGUMENTS.get(missing.option)
+    argument = f"give {where}, or " if where else ""
+    return f"{missing.option} is missing: {argument}set {' or '.join(missing.variables)}"
 
 
 class _Configuration:
@@ -280,9 +285,7 @@ def _is_dis_handler(section: Any) -> bool:
 
 
 def _unknown(option: str) -> str:
-    similar = difflib.get_close_matches(str(option), _OPTIONS, 1)
-    hint = f"; did you mean {similar[0]}?" if similar else ""
-    return f"unknown option {options.shown(option)}{hint}"
+    return f"unknown option {options.shown(option)}{options.did_you_mean(str(option), _OPTIONS)}"
 
 
 def _name_of(reference: Any) -> str | None:

@@ -22,11 +22,11 @@ from dis_logging.client.models import CursorType, GetRecordsResultEntry
 from dis_logging.client.target import find_stream_name
 from dis_logging.commands import handler_options
 from dis_logging.commands.advice import advice_for
-from dis_logging.commands.exits import DONE, EPILOG, FAILED
+from dis_logging.commands.exits import DONE, EPILOG, FAILED, discard_unwritable_output
 from dis_logging.commands.following import FROM_BEGINNING, FROM_NOW, Arrival, Follower, Start
 from dis_logging.commands.paint import Paint
 from dis_logging.commands.termination import terminable
-from dis_logging.errors import ConfigurationError, DeliveryError
+from dis_logging.errors import ConfigurationError, DeliveryError, MissingOptionError
 from dis_logging.escaping import escape
 from dis_logging.pipeline.aggregation import Aggregation, split
 
@@ -95,9 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
         OSError: stdout cannot be written to.
     """
     found = handler_options.find_handler(arguments)
-    stream_name = find_stream_name(found.stream_name)
     try:
+        stream_name = find_stream_name(found.stream_name)
         client = DISClient(**found.for_client)
+    except MissingOptionError as error:
+        raise ConfigurationError(f"{handler_options.how_to_give(error)}; dis-logging check tells all at once") from None
     except TypeError as error:
         raise ConfigurationError(str(error)) from None
     chosen = _Filter(tuple(arguments.key or ()), arguments.grep)
@@ -117,6 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
             code = FAILED
         except KeyboardInterrupt:
             pass
+        except BrokenPipeError:  # `| head` has seen enough, which is no failure
+            discard_unwritable_output()
+            return DONE
     _complain(f"{counts.shown} of {counts.read} records shown")
     return code
 

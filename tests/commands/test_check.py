@@ -193,7 +193,33 @@ def test_a_missing_option_is_wrong_configuration(check: Check, monkeypatch: pyte
     result = check()
 
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("dis-logging check: region is missing")
+    assert result.err == (
+        "dis-logging check: region is missing: give --region, or set DIS_LOGGING_REGION or HUAWEICLOUD_SDK_REGION\n"
+    )
+
+
+@pytest.mark.usefixtures("account")
+def test_all_that_is_missing_is_told_at_once(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STREAM_NAME", "REGION", "PROJECT_ID", "AK", "SK"):
+        monkeypatch.delenv(f"DIS_LOGGING_{name}")
+
+    result = check()
+
+    said = [line.removeprefix("dis-logging check: ").split(":")[0] for line in result.err.splitlines()]
+    assert result.code == 2
+    assert said == [f"{name} is missing" for name in ("stream_name", "region", "project_id", "ak", "sk")]
+    assert "ak is missing: set DIS_LOGGING_AK or HUAWEICLOUD_SDK_AK\n" in result.err
+
+
+@pytest.mark.usefixtures("account")
+def test_what_is_wrong_is_told_beside_what_is_missing(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIS_LOGGING_REGION")
+    monkeypatch.setenv("DIS_LOGGING_PROJECT_ID", "no id")
+
+    errors = check().err
+
+    assert re.search("^dis-logging check: region is missing", errors, re.MULTILINE)
+    assert re.search("^dis-logging check: project_id must be letters", errors, re.MULTILINE)
 
 
 def test_every_option_of_the_handler_is_looked_at(check: Check, dis: DISEmulator, write: Callable[..., str]) -> None:

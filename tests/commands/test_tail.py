@@ -366,11 +366,11 @@ def test_ctrl_c_does_not_wait_for_a_service_that_hangs(start: Callable[..., Runn
     assert (running.process.returncode, errors) == (0, "dis-logging tail: 0 of 0 records shown\n")
 
 
-def test_a_reader_that_goes_away_ends_it(start: Callable[..., Running], put: Put) -> None:
+def test_a_reader_that_goes_away_ends_it_without_a_word(start: Callable[..., Running], put: Put) -> None:
     put(*["x" * 1000] * 1000)
     running = start("--from", "beginning")
     running.out.readline()
     running.out.close()
 
-    assert running.process.wait(30) == 1
-    assert "Broken pipe" in running.err.read()
+    assert running.process.wait(30) == 0
+    assert running.err.read() == ""
