@@ -6,6 +6,7 @@ Serves the counters of a handler in the OpenMetrics text format, for Prometheus 
 """
 
 import argparse
+import inspect
 import logging
 import os
 import re
@@ -61,7 +62,8 @@ def has_fractions(value: object) -> bool:
 
 def help_texts() -> dict[str, str]:
     """Returns what the documentation of HandlerStats says about each field."""
-    return dict(re.findall(r"^ +(\w+): (.+)$", HandlerStats.__doc__ or "", re.MULTILINE))
+    texts = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(HandlerStats) or "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in texts}
 
 
 def escaped(text: str) -> str:

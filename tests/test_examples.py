@@ -143,7 +143,7 @@ def test_openmetrics_shows_every_counter(tmp_path: Path) -> None:
     assert gauges == {"buffered", "buffered_bytes", "oldest_buffered", "latency"}
     assert {sample.labels["latency"] for sample in families["dis_logging_latency"].samples} == set(Latency._fields)
     assert {family.type for family in families.values()} == {"gauge", "counter"}
-    assert all(family.documentation for family in families.values())
+    assert all(family.documentation.endswith(".") for family in families.values())  # the whole of it
     (emitted,) = families["dis_logging_emitted"].samples
     assert (emitted.name, emitted.labels, emitted.value) == ("dis_logging_emitted_total", {"stream": "app-logs"}, 3)
 
