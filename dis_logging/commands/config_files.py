@@ -37,7 +37,7 @@ def load_logging_config(source: str) -> Mapping[str, Any]:
         document = _READERS[suffix](_text_of(path), source)
     elif suffix == ".py" and path.name != suffix:
         document = _settings(*_place_of(path), source)
-    elif _MODULE_NAME.fullmatch(source) and not path.is_file():
+    elif _MODULE_NAME.fullmatch(source) and not path.is_file() and suffix not in _OTHER_FORMATS:
         document = _settings(source, Path.cwd(), source)
     else:
         raise ConfigurationError(
@@ -83,6 +83,8 @@ def _read_yaml(text: str, source: str) -> Any:
         raise ConfigurationError(f"{_shown(source)} is not YAML that can be read{where}") from None
 
 
+# They look like the names of modules when there is no such file.
+_OTHER_FORMATS = frozenset({".ini", ".cfg", ".conf", ".toml"})
 _READERS = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
 
 
@@ -113,7 +115,10 @@ def _import(name: str, directory: Path, source: str) -> ModuleType:
         with redirect_stdout(sys.stderr):  # what the module prints is not our data
             return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigurationError(f"{_shown(source)} cannot be imported: {escape(str(error), 200)}") from None
+        top = name.partition(".")[0]
+        is_elsewhere = isinstance(error, ModuleNotFoundError) and error.name == top
+        hint = f"; run it in the directory that holds {escape(top, 100)}, or set PYTHONPATH" if is_elsewhere else ""
+        raise ConfigurationError(f"{_shown(source)} cannot be imported: {escape(str(error), 200)}{hint}") from None
     except (Exception, SystemExit) as error:
         # The text of the error is the module's own, and might quote a secret.
         frames = traceback.extract_tb(error.__traceback__)

@@ -137,7 +137,8 @@ def _state(emulator: DISEmulator) -> str:
 
 
 def _balance(emulator: DISEmulator) -> str:
-    stored = ", ".join(f"{name} holds {emulator.record_count(name)} records" for name in emulator.stream_names)
+    counts = {name: emulator.record_count(name) for name in emulator.stream_names}
+    stored = ", ".join(f"{name} holds {count} record{'' if count == 1 else 's'}" for name, count in counts.items())
     refused = ", ".join(f"{count} x {code}" for code, count in sorted(emulator.refused.items()))
     return f"{stored or 'no streams'}; refused: {refused or 'nothing'}"
 

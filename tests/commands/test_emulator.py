@@ -175,7 +175,8 @@ def test_signal_ends_it_in_peace(start: Start, signal_number: int) -> None:
     first, last = errors.splitlines()
     assert code == 0
     assert first.startswith("A local DIS serves at http://127.0.0.1:")
-    assert last == "app-logs holds 1 records; refused: nothing"
+    assert first.endswith(" the stream app-logs. Ctrl-C ends it.")
+    assert last == "app-logs holds 1 record; refused: nothing"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")

@@ -171,8 +171,13 @@ def test_what_cannot_be_read_is_told_without_its_content(
 
 def test_a_module_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", list(sys.path))
-    with pytest.raises(ConfigurationError, match=r"nowhere\.settings cannot be imported: No module named"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.settings cannot be imported: No module named.*; run it in"):
         find_handlers(parse("--config", "nowhere.settings"))
+
+
+def test_a_configuration_for_file_config_is_not_taken_for_a_module() -> None:
+    with pytest.raises(ConfigurationError, match=r"^--config must be a \.json, .*, not 'logging\.ini'"):
+        find_handlers(parse("--config", "logging.ini"))
 
 
 def test_a_handler_without_a_configuration_is_told() -> None:

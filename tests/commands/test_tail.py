@@ -278,7 +278,7 @@ def test_a_missing_option_is_wrong_configuration(tail: Tail, monkeypatch: pytest
     monkeypatch.delenv("DIS_LOGGING_SK")
 
     assert tail() == (2, "", tail()[2])
-    assert "sk is missing" in tail()[2]
+    assert "sk is missing: set DIS_LOGGING_SK or HUAWEICLOUD_SDK_SK" in tail()[2]
 
 
 @pytest.mark.parametrize(
