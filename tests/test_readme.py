@@ -301,6 +301,6 @@ def test_service_codes_are_known() -> None:
 
 
 def test_links_lead_to_files_and_headings_that_exist() -> None:
-    headings = {re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-") for line in HEADINGS}
+    headings = {re.sub(r"[^\w -]", "", line.strip("# ").lower()).replace(" ", "-") for line in HEADINGS}
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert target.removeprefix("#") in headings if target.startswith("#") else (ROOT / target).is_file()
