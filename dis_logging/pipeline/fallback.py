@@ -401,7 +401,10 @@ def _find_by_name(name: str) -> FallbackLookup:
         return lambda: _built(handlers.get(name))
     handler = _handler_named(name)
     if handler is None:
-        raise ConfigurationError(f"fallback: there is no handler named {options.shown(name)}")
+        raise ConfigurationError(
+            f"fallback: there is no handler named {options.shown(name)}; give the name of one in the same configuration, or "
+            "a handler, such as logging.FileHandler, itself"
+        )
     return lambda: handler
 
 
