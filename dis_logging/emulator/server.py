@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
@@ -136,8 +137,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
         # A client may be gone between select and accept, and accept would then wait for the next.
         listener.setblocking(False)
-    except BaseException:
+    except BaseException as error:
         listener.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise OSError(
+                error.errno, f"port {port} of {host} is in use; take another one, or 0 for any free one"
+            ) from None
         raise
     return listener
 

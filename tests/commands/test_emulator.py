@@ -238,7 +238,7 @@ def test_streams_that_do_not_fit_the_file_are_wrong_usage(tmp_path: Path, capsys
 
 
 def test_taken_port_is_an_error() -> None:
-    with DISEmulator() as other, pytest.raises(OSError, match="in use"):
+    with DISEmulator() as other, pytest.raises(OSError, match=r"port \d+ of 127.0.0.1 is in use; take another one"):
         emulator.run(parse("--port", str(other.port)))
 
 
