@@ -75,17 +75,17 @@ class Sizes(NamedTuple):
 
 
 _FULL = Sizes(
-    rounds=5,
+    rounds=3,
     shows_all=True,
     bursts=400,
-    calls=80_000,
-    threads=(1, 2, 4, 8, 16),
+    calls=40_000,
+    threads=(1, 2, 4, 8),
     records=200_000,
-    late_records=40_000,
-    tail_calls=50_000,
+    late_records=20_000,
+    tail_calls=30_000,
     memory_records=90_000,
     import_runs=3,
-    stderr_seconds=180.0,
+    stderr_seconds=150.0,
     delivery_timeout=_DEFAULT_DELIVERY_TIMEOUT,
 )
 # A short delivery_timeout shows in seconds what the default one does in minutes; the bytes are scaled accordingly.
