@@ -61,6 +61,7 @@ ODD: dict[str, dict[str, Any]] = {
     "created-nan": {"created": float("nan")},
     "created-inf": {"created": float("inf")},
     "created-huge": {"created": 1e300},
+    "created-digits": {"created": 10**400},
     "created-before-christ": {"created": -1e18},
     "created-none": {"created": None},
     "created-str": {"created": "yesterday"},
@@ -90,7 +91,6 @@ ODD: dict[str, dict[str, Any]] = {
 ODDER: dict[str, dict[str, Any]] = {
     "trail-of-hostiles": {"dis_trail": (Hostile(),)},
     "pathname-hostile": {"pathname": Hostile()},
-    "created-digits": {"created": 10**400},
 }
 
 

@@ -179,6 +179,27 @@ def test_drop_oldest_reaches_records_that_wait_behind_a_retry(
     assert [record.text for record in dis.records(STREAM)] == [texts[0], *texts[81:]]
 
 
+def test_drop_oldest_takes_a_record_without_a_time_for_the_oldest(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(overflow="drop_oldest", max_buffer_records=6, shutdown_timeout=20)
+
+    def log_at(text: str, name: str, created: object) -> None:
+        handler.handle(logging.makeLogRecord({"name": name, "msg": text, "created": created}))
+
+    with dis.rule(RefuseEntries("DIS.4303")):
+        log_at("0", "a", 1.0)
+        log_at("1", "b", 1.0)
+        assert dis.wait_for(lambda dis: dis.refused["DIS.4303"] >= 2)
+        texts = [str(number) for number in range(2, 20)]
+        for number, text in enumerate(texts):
+            log_at(text, "ab"[number % 2], (None, 5.0, 10**400)[number % 3])
+        assert handler.stats().dropped == 14
+
+    assert handler.flush(20)
+    assert_accounts_balance(handler, dis, fallback, ["0", "1", *texts])
+
+
 def test_block_makes_each_caller_wait_at_most_the_block_timeout(
     dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
 ) -> None:

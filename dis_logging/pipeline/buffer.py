@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
-from dis_logging.pipeline.entry import CREATED, DATA, EPOCH, KEY, LEVEL, MAX_FREE_KEY, Entry, key_bytes
+from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, MAX_FREE_KEY, Entry, created_of, key_bytes
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -164,13 +164,11 @@ class Buffer:
         """Returns how many seconds ago, by the wall clock, the oldest entry that waits was made; 0.0 when none does."""
         heads = []
         with suppress(IndexError):
-            heads.append(self.queue[0][CREATED])
+            heads.append(self.queue[0])
         with suppress(IndexError, RuntimeError):  # the sender changes the parked keys at this moment
-            heads.extend(
-                parked[0][CREATED] for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked
-            )
-        ages = [time.time() - created for created in heads if isinstance(created, int | float)]
-        return max([0.0, *filter(math.isfinite, ages)])
+            heads.extend(parked[0] for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked)
+        now = time.time()
+        return max([0.0, *(now - created for head in heads if (created := created_of(head)) is not None)])
 
     def take(self) -> Entry:
         """Removes and returns the oldest entry of the queue; IndexError when there is none."""
@@ -280,4 +278,5 @@ class Buffer:
 
 
 def _head_created(parked: deque[Entry]) -> float:
-    return parked[0][CREATED]
+    created = created_of(parked[0])
+    return -math.inf if created is None else created

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -68,6 +69,15 @@ def key_bytes(entry: Entry) -> int:
 def place_of(entry: Entry) -> str | tuple[str, Routing]:
     """Returns what DIS chooses the partition by: the key, or the key and what the user's options say besides."""
     return entry[KEY] if entry[ROUTING] is None else (entry[KEY], entry[ROUTING])
+
+
+def created_of(entry: Entry) -> float | None:
+    """Returns when the record of *entry* was made, None when it says nothing of the kind: makeLogRecord takes anything."""
+    created: object = entry[CREATED]
+    try:
+        return created if isinstance(created, int | float) and math.isfinite(created) else None
+    except OverflowError:  # an int beyond every float
+        return None
 
 
 class FailureReason(str, Enum):

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from dis_logging import options
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
-from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, key_bytes
+from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, created_of, key_bytes
 from dis_logging.pipeline.reentry import delivering
 from dis_logging.pipeline.stats import Bell, Ledger
 from dis_logging.pipeline.worker import Worker
@@ -327,10 +327,11 @@ def failed_record(failure: Failure, stream_name: str, handler_id: int) -> Failed
     record = FailedRecord(
         entry.name, entry.levelno, entry.pathname, entry.lineno, _text(entry), None, None, entry.function
     )
-    if isinstance(entry.created, int | float) and math.isfinite(entry.created):  # makeLogRecord takes anything
-        record.relativeCreated += (entry.created - record.created) * 1000
-        record.created = entry.created
-        record.msecs = int((entry.created - int(entry.created)) * 1000) + 0.0  # whole, as logging makes them
+    created = created_of(failure.entry)
+    if created is not None:
+        record.relativeCreated += (created - record.created) * 1000
+        record.created = created
+        record.msecs = int((created - int(created)) * 1000) + 0.0  # whole, as logging makes them
     record.threadName = entry.thread_name
     record.thread = None
     record.dis_data = entry.data
