@@ -116,6 +116,45 @@ def test_a_callback_that_raises_is_reported_once_and_costs_nothing(
     ]
 
 
+def test_a_callback_that_ends_its_thread_costs_no_verdict(dis: DISEmulator, fallback: RememberingHandler) -> None:
+    def leave(verdict: Verdict) -> None:
+        raise SystemExit(1)
+
+    handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, flush_interval=60, on_verdict=leave)
+    dis.play(RefuseEntries("DIS.4302", where=[3]))
+    for number in range(10):
+        log(handler, f"text {number}")
+    log(handler, "severe", logging.ERROR)
+    assert dis.wait_for(lambda _: handler.stats().buffered == 0)
+    handler.close()
+
+    stats = handler.stats()
+    assert (stats.delivered, stats.failed) == (dis.record_count(STREAM), len(fallback.records)) == (10, 1)
+    assert all(request.entry_count for request in dis.requests)
+
+
+def test_a_callback_that_blocks_keeps_nobody_else_from_the_verdicts(dis: DISEmulator) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def block(verdict: Verdict) -> None:
+        entered.set()
+        released.wait(60)
+
+    handler = DISHandler(**dis.handler_options(STREAM), flush_interval=0, on_verdict=block)
+    log(handler, "text")
+    assert entered.wait(20)
+    closing = threading.Thread(target=handler.close)
+    closing.start()
+    closing.join(20)
+
+    try:
+        assert not closing.is_alive()
+        assert handler.stats().delivered == 1
+    finally:
+        released.set()
+        closing.join()
+
+
 def test_a_callback_that_logs_feeds_nothing_without_end(dis: DISEmulator) -> None:
     logger = logging.getLogger("dis_logging.test")
     handler = DISHandler(**dis.handler_options(STREAM), on_verdict=lambda verdict: logger.error("%s", verdict))

@@ -352,6 +352,7 @@ class Delivery:
         refused = Refusals()
         groups: Sequence[Sequence[int]] | None = None
         error: DeliveryError | None = None
+        delivered: list[Entry] = []
         try:
             records, groups = self._records_of(part.entries)
             with delivering():
@@ -366,10 +367,12 @@ class Delivery:
             if batch.abandoned:
                 return
             if error is None:
-                self._take_answer(batch, part, _by_entry(part.entries, refused, groups))
+                delivered = self._take_answer(batch, part, _by_entry(part.entries, refused, groups))
             else:
                 self._take_refusal(batch, part, error)
             self._release(batch)
+        if delivered:
+            self._ledger.conclude_delivered(delivered)
 
     def _records_of(self, entries: list[Entry]) -> tuple[Sequence[WireEntry], Sequence[Sequence[int]] | None]:
         """Returns the DIS records for *entries*, and the indices of those in each, None when each has its own."""
@@ -395,8 +398,8 @@ class Delivery:
         self._buffer.release(freed)
         batch.keys = keys
 
-    def _take_answer(self, batch: _Batch, part: _Part, refused: Refusals) -> None:
-        """Settles each entry by its own result; what DIS may take later stays for the retry."""
+    def _take_answer(self, batch: _Batch, part: _Part, refused: Refusals) -> list[Entry]:
+        """Settles each entry by its own result; what DIS may take later stays for the retry. Returns what it took."""
         entries = part.entries
         if batch.sent_at >= self._trouble_since:  # an answer to an earlier request does not end the trouble since
             self._gate_until = 0.0
@@ -423,11 +426,12 @@ class Delivery:
         part.entries = again
         if delivered:
             self._lone_refusals = 0
-            self._ledger.settle_delivered(delivered)
+            self._ledger.count_delivered(delivered)
         self._fail(failures)
         if last is not None:
             error = ServiceError(200, last.error_code, last.error_message)
             self._retry_later(batch, error, progress=len(again) < len(entries), pause=pause)
+        return delivered
 
     def _take_refusal(self, batch: _Batch, part: _Part, error: DeliveryError) -> None:
         """Decides what a failed request means for its entries, for its batch and for everybody."""

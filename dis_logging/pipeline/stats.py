@@ -240,10 +240,12 @@ class Ledger:
         self._keep(number, epoch)
 
     def settle_delivered(self, entries: Collection[Entry]) -> None:
-        """Counts entries of the buffer as acknowledged."""
-        for number, settled in Counter(map(_epoch_of, entries)).items():
-            epoch = self.epoch_numbered(number)
-            epoch.settled += settled
+        """Counts entries of the buffer as acknowledged, and tells of them."""
+        self.count_delivered(entries)
+        self.conclude_delivered(entries)
+
+    def count_delivered(self, entries: Collection[Entry]) -> None:
+        """Counts entries as acknowledged; a flush still waits for `conclude_delivered`."""
         count, size = len(entries), sum(map(len, map(_data_of, entries)))
         self.delivered += count
         self.delivered_bytes += size
@@ -251,9 +253,19 @@ class Ledger:
             freed = sum(map(key_bytes, entries))
             self.key_bytes -= freed
         self._free(count, size)
-        if self._on_verdict is not None:
-            for entry in entries:
-                self._tell(entry, Outcome.DELIVERED)
+
+    def conclude_delivered(self, entries: Collection[Entry]) -> None:
+        """Tells the callback of counted entries, then those who flush; no lock may be held, as the callback may block."""
+        try:
+            if self._on_verdict is not None:
+                for entry in entries:
+                    self._tell(entry, Outcome.DELIVERED)
+        finally:
+            # After the counters: whoever flushed finds them complete.
+            for number, settled in Counter(map(_epoch_of, entries)).items():
+                epoch = self.epoch_numbered(number)
+                epoch.settled += settled
+            self._ring()
 
     def settle_failed(self, entry: Entry, *, buffered: bool, code: str, message: str = "") -> None:
         """
@@ -266,8 +278,8 @@ class Ledger:
         size = len(entry[DATA]) if buffered else 0
         self.last_failure = (code, message)
         self._tally_of(code).count += 1
-        self.epoch_numbered(entry[EPOCH]).settled += 1
         self.failed += 1
+        self.epoch_numbered(entry[EPOCH]).settled += 1
         self._free_one(entry, size, buffered=buffered)
         if self._on_verdict is not None:
             self._tell(entry, Outcome.FAILED, code)
@@ -275,8 +287,8 @@ class Ledger:
     def settle_dropped(self, entry: Entry, *, buffered: bool) -> None:
         """Counts one entry as given up by a drop policy."""
         size = len(entry[DATA]) if buffered else 0
-        self.epoch_numbered(entry[EPOCH]).settled += 1
         self.dropped += 1
+        self.epoch_numbered(entry[EPOCH]).settled += 1
         self._free_one(entry, size, buffered=buffered)
         if self._on_verdict is not None:
             self._tell(entry, Outcome.DROPPED)
@@ -310,6 +322,9 @@ class Ledger:
     def _free(self, count: int, size: int) -> None:
         self.entries_out += count
         self.bytes_out += size
+        self._ring()
+
+    def _ring(self) -> None:
         for bell in tuple(self._bells):
             bell.ring()
 

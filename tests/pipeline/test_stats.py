@@ -46,6 +46,32 @@ def is_balanced(stats: HandlerStats) -> bool:
     )
 
 
+@pytest.mark.parametrize("outcome", ["delivered", "failed", "dropped"])
+def test_a_flush_that_is_over_finds_the_counters_complete(outcome: str) -> None:
+    """Whoever waits may look at any moment, also between two counters of one verdict."""
+    ledger = Ledger()
+    seen: list[int] = []
+
+    class Watched(Epoch):
+        def __setattr__(self, name: str, value: int) -> None:
+            super().__setattr__(name, value)
+            if name == "settled" and value:
+                seen.append(getattr(ledger, outcome))
+
+    ledger.epochs[0] = Watched()
+    buffer = make_buffer(ledger)
+    buffer.put(make_entry(0))
+    entry = buffer.take()
+    if outcome == "delivered":
+        ledger.settle_delivered([entry])
+    elif outcome == "failed":
+        ledger.settle_failed(entry, buffered=True, code="closed")
+    else:
+        ledger.settle_dropped(entry, buffered=True)
+
+    assert seen == [1]
+
+
 def test_each_verdict_is_counted_once_and_frees_its_room() -> None:
     ledger = Ledger()
     buffer = make_buffer(ledger)
