@@ -145,11 +145,10 @@ class Fallback:
         with suppress(IndexError):  # the thread may take the last one meanwhile
             while True:
                 untaken.append(self._queue.popleft())
-        self._show_untaken(untaken)
+        self._show_untaken(untaken, deadline + _LAST_LINES_TIME)
 
-    def _show_untaken(self, untaken: Sequence[_Pending]) -> None:
-        """Gives each a line on stderr, and one to all that there is no time, or no room, for."""
-        until = time.monotonic() + _LAST_LINES_TIME
+    def _show_untaken(self, untaken: Sequence[_Pending], until: float) -> None:
+        """Gives each a line on stderr, and one to all that there is no time (*until*, monotonic), or no room, for."""
         shown = 0
         for number, pending in enumerate(untaken):
             if number and time.monotonic() >= until:
@@ -159,7 +158,7 @@ class Fallback:
             self._write(
                 f"dis_logging: not delivered: {len(untaken) - shown} more, which the fallback did not take in time and "
                 "which there was no time to show\n",
-                patience=_LAST_LINES_TIME,
+                patience=max(0.0, until - time.monotonic()),
             )
         for pending in untaken:
             self._settle(pending)

@@ -27,6 +27,10 @@ class Closable(Protocol):
 
     shutdown_timeout: float
 
+    @property
+    def waiting(self) -> int:
+        """How many records have no verdict yet."""
+
     def begin_flush(self) -> None:
         """Makes its thread send everything now; returns at once."""
 
@@ -61,11 +65,15 @@ class ClosingBudget:
         self._spent = 0.0
 
     def deadline(self, timeout: float) -> float:
-        """Returns when (monotonic) a closing that starts now and may take *timeout* seconds must end."""
+        """
+        Returns when (monotonic) a closing that starts now and may take *timeout* seconds must end.
+
+        In the past when those before it took longer, so that what comes after the deadline is shared, too.
+        """
         now = time.monotonic()
         self._spent = max(0.0, self._spent - (now - self._ended))
         self._ended = now
-        return now + max(0.0, timeout - self._spent)
+        return now + timeout - self._spent
 
     def charge(self, started: float) -> None:
         """Charges the time since *started* (monotonic)."""
@@ -100,6 +108,13 @@ def register(pipeline: Closable) -> None:
 def forget(pipeline: Closable) -> None:
     """Drops a pipeline that is closed."""
     _pipelines.pop(id(pipeline), None)
+
+
+def waiting_to_end(pipeline: Closable) -> int:
+    """Returns how many records must have their verdict before the end: of all pipelines, if all of them end, else of this."""
+    if not (is_exiting() or is_logging_shutting_down()):
+        return pipeline.waiting
+    return sum(each.waiting for each in {pipeline, *list(_pipelines.values())})
 
 
 def is_exiting() -> bool:

@@ -156,6 +156,11 @@ class Pipeline:
         """Returns the counters at this moment."""
         return self.ledger.snapshot(self._buffer.oldest_age())
 
+    @property
+    def waiting(self) -> int:
+        """How many entries take up room in the buffer."""
+        return self.ledger.entries_in - self.ledger.entries_out
+
     def describe(self) -> str:
         """Returns its state in a few words."""
         return "closed" if self._closed else self._delivery.describe()
@@ -271,7 +276,7 @@ class Pipeline:
 
     def _handover_time(self) -> float:
         """Returns the seconds that the fallback may need for what waits now."""
-        waiting = self.ledger.entries_in - self.ledger.entries_out
+        waiting = lifecycle.waiting_to_end(self)
         share = _HANDOVER_SHARE if self._delivery.is_trusted else _HANDOVER_SHARE_IN_TROUBLE
         return min(waiting * _HANDOVER_SECONDS, self.shutdown_timeout * share)
 

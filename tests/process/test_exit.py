@@ -424,6 +424,30 @@ def test_close_leaves_the_fallback_time_for_what_waits_when_the_service_hangs(
     assert float(seconds) < 3.5
 
 
+def test_the_end_is_bounded_with_many_slow_fallbacks(dis: DISEmulator, programs: Programs) -> None:
+    """None of the eight handlers' fallbacks gets far; together they have the time that one has."""
+    with dis.rule(Hang()):
+        ended = programs.run(
+            """
+            import logging, time
+            from application import make_logger, make_handler
+            class Slow(logging.Handler):
+                def emit(self, record):
+                    time.sleep(0.01)
+            for name in range(8):
+                logger = make_logger(f"app.{name}", make_handler(fallback=Slow()))
+                for number in range(400):
+                    logger.info("record %d", number)
+            started = time.monotonic()
+            logging.shutdown()
+            print(time.monotonic() - started)
+            """,
+            shutdown_timeout=1,
+        )
+
+    assert float(ended.output) <= 1 + GRACE
+
+
 def test_a_fallback_that_is_stuck_at_the_end_costs_no_more_than_promised(dis: DISEmulator, programs: Programs) -> None:
     with dis.rule(Hang()):
         ended = programs.run(
