@@ -158,7 +158,7 @@ class Fallback:
             self._write(
                 f"dis_logging: not delivered: {len(untaken) - shown} more, which the fallback did not take in time and "
                 "which there was no time to show\n",
-                patience=max(0.0, until - time.monotonic()),
+                patience=_LAST_LINES_TIME,  # whoever reads stderr may be behind with the lines before
             )
         for pending in untaken:
             self._settle(pending)
