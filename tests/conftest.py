@@ -97,6 +97,21 @@ def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
         handler.close()
 
 
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Makes what a test printed and logged fit to go from one process to another: lone surrogates are not."""

@@ -8,24 +8,10 @@ import pytest
 from dis_logging.client.wire import encode_put_records
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.stream import StreamSettings
+from tests.conftest import Clock
 from tests.emulator.service import NOW_MS, Service, record
 
 MIB = 2**20
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

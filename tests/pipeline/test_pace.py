@@ -11,6 +11,7 @@ from dis_logging.client.wire import Routing
 from dis_logging.emulator.throttle import RATES, Bucket, Rate
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from dis_logging.pipeline.pace import Pace, cost_among_others, cost_of
+from tests.conftest import Clock
 
 COMMON, ADVANCED = RATES["COMMON"], RATES["ADVANCED"]
 LATENCY = 0.01  # from sending to the answer
@@ -267,21 +268,6 @@ def test_every_key_of_a_throttled_partition_gets_its_turn() -> None:
 
 
 # -- one step at a time ---------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
