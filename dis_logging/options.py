@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import logging
@@ -52,8 +51,10 @@ def hide_arguments(constructor: Callable[Parameters, None]) -> Callable[Paramete
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Returns the rest of a sentence that asks for the name most like *name*, empty if there is none."""
+    from difflib import get_close_matches  # a millisecond that only a mistake should cost
+
     # The first that begins so: 'stream' is more like 'stream_id', and means 'stream_name'.
-    similar = [each for each in known if each.startswith(f"{name}_")] or difflib.get_close_matches(name, known, 1)
+    similar = [each for each in known if each.startswith(f"{name}_")] or get_close_matches(name, known, 1)
     return f"; did you mean {similar[0]}?" if similar else ""
 
 

@@ -19,7 +19,7 @@ from dis_logging.errors import ConfigurationError
 
 # The Java SDK's, and the library's own default.
 _ZSTD_LEVEL = 3
-_LENGTH = re.compile(r"[0-9]{1,10}")
+_LENGTH = r"[0-9]{1,10}"
 
 
 class Compression(str, Enum):
@@ -119,7 +119,7 @@ def _declared_length(compression: Compression, headers: Mapping[str, str], limit
         return None
     value = headers.get(header, "")
     # That DIS insists on the header is assumed: a raw LZ4 block does not tell its length.
-    if not _LENGTH.fullmatch(value) or int(value) > limit:
+    if not re.fullmatch(_LENGTH, value) or int(value) > limit:
         raise MalformedRequestError("DIS.4300", f"Request error. {header} must be a number up to {limit}.")
     return int(value)
 

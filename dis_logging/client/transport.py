@@ -334,7 +334,7 @@ def _translate(error: BaseException) -> DeliveryError:
     foreign text is shown only where it cannot hold a header or a URL: in errors of the operating system and of TLS.
     """
     chain = list(_chain(error))
-    refusal = next((match for link in chain if (match := _TUNNEL_REFUSED.search(str(link)))), None)
+    refusal = next((match for link in chain if (match := re.search(_TUNNEL_REFUSED, str(link)))), None)
     if refusal and not _attempt.sent:
         return ServiceError(int(refusal["status"]), message="the proxy refused to connect")
     # requests' own errors are OSErrors too, and say less than what they wrap.
@@ -351,7 +351,7 @@ def _translate(error: BaseException) -> DeliveryError:
     return ProtocolError(f"the answer is not valid HTTP: {reason}")
 
 
-_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (?P<status>[1-5]\d\d)")
+_TUNNEL_REFUSED = r"Tunnel connection failed: (?P<status>[1-5]\d\d)"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

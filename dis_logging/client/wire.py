@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -41,7 +42,7 @@ STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # API reference, Uploading Data: explicit_hash_key and sequence numbers.
 MAX_HASH_KEY = 9223372036854775807
 # API reference, Uploading Data: "shardId-0000000000" or "0".
-PARTITION_ID = re.compile(r"(?:shardId-)?0*(?P<number>[0-9]{1,10})")
+_PARTITION_ID = r"(?:shardId-)?0*(?P<number>[0-9]{1,10})"
 
 CONTENT_TYPE = "application/json; charset=utf-8"
 
@@ -243,7 +244,7 @@ def decode_refusals(body: bytes, expected: int) -> Refusals:
     Raises:
         ProtocolError: as `decode_put_records_result` does.
     """
-    if _ALL_STORED.fullmatch(body):  # the short way for what nearly every answer is
+    if _all_stored().fullmatch(body):  # the short way for what nearly every answer is
         check_result_count(body.count(b'"sequence_number"'), expected)
         return Refusals()
     return refusals_among([decode_result_entry(record) for record in _result_records(body, expected)])
@@ -252,9 +253,12 @@ def decode_refusals(body: bytes, expected: int) -> Refusals:
 # An answer without any refusal in the forms that JSON libraries write, with nothing in it that would have to be unescaped.
 # Matching it takes less than half the time of building its objects.
 _STORED = rb'\{"partition_id": ?"[\w-]+", ?"sequence_number": ?"\d+"\}'
-_ALL_STORED = re.compile(
-    rb'\s*\{"failed_record_count": ?0, ?"records": ?\[(?:' + _STORED + rb", ?)*" + _STORED + rb"\]\}\s*"
-)
+_ALL_STORED = rb'\s*\{"failed_record_count": ?0, ?"records": ?\[(?:' + _STORED + rb", ?)*" + _STORED + rb"\]\}\s*"
+
+
+@cache  # compiled with the first answer, so that importing the package does not wait for it
+def _all_stored() -> re.Pattern[bytes]:
+    return re.compile(_ALL_STORED)
 
 
 def refusals_among(entries: Sequence[PutRecordsResultEntry]) -> Refusals:
@@ -483,7 +487,7 @@ def is_hash_key(text: str) -> bool:
 
 def is_partition_id(text: str) -> bool:
     """Returns whether *text* is a partition id of either form."""
-    return PARTITION_ID.fullmatch(text) is not None
+    return re.fullmatch(_PARTITION_ID, text) is not None
 
 
 def partition_id(number: int) -> str:
@@ -493,5 +497,5 @@ def partition_id(number: int) -> str:
 
 def partition_number(identifier: str) -> int | None:
     """Returns the number in a partition id of either form, or None when it is neither."""
-    match = PARTITION_ID.fullmatch(identifier)
+    match = re.fullmatch(_PARTITION_ID, identifier)
     return int(match["number"]) if match else None

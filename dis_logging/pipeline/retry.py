@@ -36,7 +36,7 @@ class Reaction(Enum):
 
 _THROTTLED = ("DIS.4303", "DIS.4305")
 # The stream does not exist (4301) or is not running (4205); the address is blacklisted (4309); 41xx: who we are.
-_CIRCUIT = re.compile(r"DIS\.(41\d\d|4205|4301|4309)")
+_CIRCUIT = r"DIS\.(41\d\d|4205|4301|4309)"
 _CIRCUIT_STATUSES = frozenset({401, 402, 403, 404, 405, 407, 410, 441})
 _RETRY_STATUSES = frozenset({408, 425, 429})
 
@@ -60,7 +60,7 @@ def reaction_to_code(code: str) -> Reaction:
     """Returns what to do with one record that DIS refused with *code*."""
     if code in _THROTTLED or code.startswith("DIS.5"):
         return Reaction.RETRY
-    return Reaction.OPEN_CIRCUIT if _CIRCUIT.fullmatch(code) else Reaction.FAIL
+    return Reaction.OPEN_CIRCUIT if re.fullmatch(_CIRCUIT, code) else Reaction.FAIL
 
 
 def is_throttled(code: str) -> bool:
