@@ -37,6 +37,9 @@ MAX_RECORD_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 5 * 1024 * 1024
 # The hard maximum of Huawei's own agent; the API reference gives no number.
 MAX_REQUEST_RECORDS = 10_000
+# FAQ, "What is a partition?": what one of a common stream takes in a second, whichever is reached first; bytes before base64.
+COMMON_RATE_RECORDS = 1000
+COMMON_RATE_BYTES = 1024 * 1024
 # API reference, Creating a Stream (the page Uploading Data says 60).
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # API reference, Uploading Data: explicit_hash_key and sequence numbers.

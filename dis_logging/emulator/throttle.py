@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dis_logging.client.wire import COMMON_RATE_BYTES, COMMON_RATE_RECORDS
+
 
 class Rate(NamedTuple):
     """What a partition takes in one second, bytes counted before base64 and without partition keys."""
@@ -13,7 +15,7 @@ class Rate(NamedTuple):
 
 
 # FAQ, "What is a partition?": whichever of the two is reached first throttles.
-RATES = {"COMMON": Rate(1000, 1024 * 1024), "ADVANCED": Rate(2000, 5 * 1024 * 1024)}
+RATES = {"COMMON": Rate(COMMON_RATE_RECORDS, COMMON_RATE_BYTES), "ADVANCED": Rate(2000, 5 * 1024 * 1024)}
 
 
 class Bucket:

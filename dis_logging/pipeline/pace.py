@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from dis_logging.client.wire import COMMON_RATE_BYTES, COMMON_RATE_RECORDS
 from dis_logging.pipeline.entry import DATA, KEY, Entry, place_of
 
-# FAQ, "What is a partition?": a common stream takes 1000 records or 1 MiB a second, whichever comes first, an advanced one
-# up to five times as much. What a producer is left with depends on who else writes, so these are no more than a start.
-_RECORD_COST = 1 / 1000
-_BYTE_COST = 1 / (1024 * 1024)
+# An advanced stream takes up to five times as much as a common one, and what a producer is left with depends on who else
+# writes, so these are no more than a start.
+_RECORD_COST = 1 / COMMON_RATE_RECORDS
+_BYTE_COST = 1 / COMMON_RATE_BYTES
 _START_RATE = 1.0
 _MIN_RATE = 0.001
 # While a partition takes all it is sent, it is offered more: twice as much each second until its first refusal after the one
