@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ _MIB = 1024 * 1024
 # A text that aggregation writes as a JSON string may take six times its bytes.
 _MAX_PLAIN_BYTES = MAX_RECORD_BYTES // 6 - 3
 _BY_LOGGER_NAME = "%(name)s"
+# How str.format and string.Template, which the other styles of a Formatter use, name an attribute.
+_BRACE_FIELD = r"\{(?P<name>[A-Za-z_]\w*)\}"
 # A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
 # without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
 _MAX_FORMATTING_DEPTH = 2
@@ -448,6 +451,11 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
         return value  # type: ignore[no-any-return]
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a template or a callable, not {options.shown(value)}")
+    if "%" not in value and (field := re.search(_BRACE_FIELD, value)):
+        # It would be the same key for every record, and all of them would go to one partition.
+        raise ConfigurationError(
+            f"{name} is a %-style template: write %({field['name']})s instead of {{{field['name']}}}, or give a callable"
+        )
     sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
     sample.message = sample.asctime = ""
     try:

@@ -87,6 +87,25 @@ def test_a_malformed_template_is_refused_at_once(dis: DISEmulator, option: str, 
         DISHandler(**dis.handler_options(STREAM), **{option: value})
 
 
+@pytest.mark.parametrize("option", ["partition_key", "explicit_hash_key", "partition_id"])
+@pytest.mark.parametrize("value", ["{name}", "${name}", "shop-{name}"])
+def test_a_template_in_another_style_is_refused_at_once(dis: DISEmulator, option: str, value: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^{option} is a %-style template: write %\(name\)s instead of {{name}}"
+    ):
+        DISHandler(**dis.handler_options(STREAM), **{option: value})
+
+
+@pytest.mark.parametrize("key", ["", "orders", "{}", "{%(name)s}"])
+def test_a_partition_key_may_be_constant_and_may_hold_braces(
+    dis: DISEmulator, logger: logging.Logger, key: str
+) -> None:
+    ship(dis, logger, 1, partition_key=key)
+
+    (record,) = dis.records(STREAM)
+    assert (record.partition_key or "") == key % {"name": logger.name}
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
