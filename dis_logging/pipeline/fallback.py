@@ -81,6 +81,7 @@ class Fallback:
         self._overflow_bytes = 0
         self._silent_until = 0.0
         self._untold = 0
+        self._turn: dict[str, object] = {}
         self._idle = Bell()
         self._worker.reset_after_fork()
 
@@ -185,7 +186,19 @@ class Fallback:
         """Hands everything over in the calling thread; for when there is no thread to be had."""
         self._step()
 
-    def _step(self, until: float = math.inf) -> float | None:
+    def _step(self, until: float = math.inf) -> None:
+        """Hands over what waits until *until* (monotonic), unless another thread is at it: two would mix up the order."""
+        me = object()
+        try:  # around the claim, which Ctrl-C may follow at once: nobody else gets a turn that does not end
+            if self._turn.setdefault("of", me) is me:
+                self._hand_over_waiting(until)
+        finally:
+            if self._turn.get("of") is me:
+                del self._turn["of"]
+                if self._queue and self._worker.is_alive:
+                    self._worker.wake()  # it may have found the turn taken
+
+    def _hand_over_waiting(self, until: float) -> None:
         while time.monotonic() < until:
             try:
                 self._current_since = time.monotonic()
@@ -195,12 +208,11 @@ class Fallback:
                 self._current = None
                 self._idle.ring()
                 self._handed_over()
-                return None
+                return
             try:
                 self._hand_over(pending)
             finally:
                 self._current = None
-        return None
 
     def _hand_over(self, pending: _Pending) -> None:
         self.resolve()

@@ -229,11 +229,11 @@ def test_one_free_place_admits_one_of_the_callers_that_wait_for_it() -> None:
         time.sleep(0)
 
     rig.deliver()
-    while not rig.waiting or (len(rig.waiting) == 1 and not ledger.waiting):
+    while not rig.buffer.queue or (len(rig.buffer.queue) == 1 and not ledger.waiting):
         time.sleep(0)
     fullest = rig.stats.buffered
     while rig.stats.delivered < 3:
-        if rig.waiting:
+        if rig.buffer.queue:
             rig.deliver()
     for thread in threads:
         thread.join(20)

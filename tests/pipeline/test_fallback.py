@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from dis_logging.pipeline.entry import Failure
 from dis_logging.pipeline.fallback import Fallback
 from dis_logging.pipeline.stats import Ledger
 from tests.conftest import RememberingHandler
+
+NoThread = Callable[[], AbstractContextManager[None]]
 
 
 class Blocking(RememberingHandler):
@@ -51,6 +54,22 @@ class Rig:
 
 
 @pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> NoThread:
+    """Makes a context in which no thread can be started."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            yield
+
+    return context
+
+
+@pytest.fixture
 def blocking() -> Iterator[Blocking]:
     """A handler that blocks, at the longest until the test ends."""
     handler = Blocking()
@@ -80,6 +99,63 @@ def test_drain_waits_for_a_failure_between_the_queue_and_the_handler(fallback: R
     assert fallback.texts == ["text"]
     assert rig.ledger.snapshot().buffered == 0
     releaser.join()
+    rig.fallback.stop()
+
+
+class BlockingOnce(Blocking):
+    """A handler without a lock that blocks at its first record."""
+
+    def createLock(self) -> None:
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.entered.is_set():
+            RememberingHandler.emit(self, record)
+        else:
+            super().emit(record)
+
+
+def test_one_thread_at_a_time_hands_over(no_thread: NoThread) -> None:
+    """A thread that flushes hands over while none can be started; then one starts after all."""
+    handler = BlockingOnce()
+    rig = Rig(handler)
+    with no_thread():
+        rig.put("one")
+        rig.put("two")
+    flushing = threading.Thread(target=rig.fallback.hand_over_all)
+    flushing.start()
+    assert handler.entered.wait(20)
+
+    rig.put("three")
+    while not rig.fallback._worker.is_free:  # its thread has looked for something to do
+        time.sleep(0)
+    handler.released.set()
+    flushing.join(20)
+    rig.fallback.drain(time.monotonic() + 20)
+
+    assert handler.texts == ["one", "two", "three"]
+    rig.fallback.stop()
+
+
+def test_what_comes_at_the_end_of_a_turn_is_handed_over(no_thread: NoThread) -> None:
+    """The thread finds the turn taken by another, which has just seen that nothing waits."""
+    handler = RememberingHandler()
+    rig = Rig(handler)
+
+    def put_another() -> None:
+        if not rig.fallback.has_thread:
+            rig.put("two")
+            while not rig.fallback._worker.is_free:
+                time.sleep(0)
+
+    rig.fallback = Fallback(lambda: handler, "app-logs", rig.ledger, handed_over=put_another)
+    with no_thread():
+        rig.put("one")
+
+    rig.fallback.hand_over_all()
+    rig.fallback.drain(time.monotonic() + 20)
+
+    assert handler.texts == ["one", "two"]
     rig.fallback.stop()
 
 
