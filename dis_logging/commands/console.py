@@ -11,7 +11,7 @@ from typing import TextIO
 
 from dis_logging.escaping import escape
 
-_BAR_WIDTH = 20
+_BAR_WIDTH = 10  # so that all of the line shows on 80 columns
 _RATE_OVER = 20  # showings; two seconds
 _CLEAR = "\r\x1b[K"
 

@@ -447,7 +447,7 @@ def test_progress_is_shown_on_a_terminal(account: dict[str, str], dis: DISEmulat
     frames = shown.split("\r\x1b[K")
     assert re.fullmatch(r"dis-logging send: 3000 lines read \(14\.6 KiB\).*\r\n", frames[-1])
     for frame in frames[1:-2]:
-        assert re.fullmatch(r"\[[#.]{20}\] +\d+%  [\d.]+ \w+  [\d,]+ records/s  retried [\d,]+  failed 0", frame)
+        assert re.fullmatch(r"\[[#.]{10}\] +\d+%  [\d.]+ \w+  [\d,]+ records/s  retried [\d,]+  failed 0", frame)
     assert any("] 100%  14.6 KiB  " in frame for frame in frames)
     assert any("retried 500" in frame or "retried 1,000" in frame for frame in frames)
 
