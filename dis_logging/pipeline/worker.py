@@ -87,6 +87,10 @@ class Worker:
             pass
         finally:
             self._starting.release()
+        if (
+            self._thread is None and self._rung
+        ):  # it has ended meanwhile, and whoever woke it at its end found the lock taken
+            self._start()
 
     def _run(self) -> None:
         while not self._stopping:

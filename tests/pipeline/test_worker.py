@@ -232,8 +232,19 @@ def test_a_thread_that_is_asked_to_wait_does_not_end(work: Work) -> None:
     end_of(worker)
 
 
-def test_a_wake_in_the_moment_of_its_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("starter", ["goes on", "is held up"])
+def test_a_wake_in_the_moment_of_its_end_is_not_lost(monkeypatch: pytest.MonkeyPatch, starter: str) -> None:
+    """Even if whoever started the thread is still about it when the thread ends."""
     too_late, again = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def start_and_be_held_up(thread: threading.Thread) -> None:
+        start(thread)
+        if not too_late.is_set():
+            thread.join(20)
+
+    if starter == "is held up":
+        monkeypatch.setattr(threading.Thread, "start", start_and_be_held_up)
 
     def step() -> None:
         if too_late.is_set():
