@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
+from contextlib import suppress
 from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
@@ -32,7 +33,11 @@ class BatchLimits(NamedTuple):
 
 
 def take_batch(
-    buffer: Buffer, limits: BatchLimits, busy: Container[str], admits: Callable[[Entry], bool] | None = None
+    buffer: Buffer,
+    limits: BatchLimits,
+    busy: Container[str],
+    admits: Callable[[Entry], bool] | None = None,
+    batch: list[Entry] | None = None,
 ) -> list[Entry]:
     """
     Removes and returns the entries of the next batch, oldest first; empty when nothing can go.
@@ -43,11 +48,31 @@ def take_batch(
     Args:
         busy: keys that have a batch in flight or waiting for its retry.
         admits: returns whether an entry may go now, and counts it if so; None when all may.
+        batch: an empty list to put the entries in. Whoever gives it has them even if Ctrl-C comes in between: at any
+            moment an entry is either there or in the buffer.
     """
-    cut = _AggregatedCut(limits) if limits.aggregate_bytes else _Cut(limits)
-    if _take_parked(cut, buffer, busy, admits):
-        _take_queued(cut, buffer, busy, admits)
-    return cut.batch
+    batch = [] if batch is None else batch
+    cut = _AggregatedCut(limits, batch) if limits.aggregate_bytes else _Cut(limits, batch)
+    try:
+        if _take_parked(cut, buffer, busy, admits):
+            _take_queued(cut, buffer, busy, admits)
+    except BaseException:
+        _put_back(cut, buffer)
+        raise
+    return batch
+
+
+def _put_back(cut: _Cut, buffer: Buffer) -> None:
+    """Repairs what an interrupt has left: an entry between two places, a key that was just taken, and the counters."""
+    entry, source = cut.moving, cut.source
+    if entry is not None and not (
+        (cut.batch and cut.batch[-1] is entry)
+        or (source and source[0] is entry)
+        or ((parked := buffer.parked.get(entry[KEY])) and parked[-1] is entry)
+    ):
+        source.appendleft(entry)
+    buffer.release(list(buffer.parked))
+    buffer.recount_taken()
 
 
 def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> bool:
@@ -68,49 +93,55 @@ def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
 
 def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bool] | None) -> bool:
     """Moves entries of one key until one must wait (True) or does not fit (False)."""
-    while True:
-        try:
-            entry = entries.popleft()  # another thread may drop the last one at any time
-        except IndexError:
-            return True
-        fits = cut.fits(entry)
-        if not fits or not (admits is None or admits(entry)):
-            entries.appendleft(entry)
-            return fits
-        cut.add(entry)
+    cut.source = entries
+    with suppress(IndexError):  # the end; another thread may drop the last one at any time
+        for cut.moving in iter(entries.popleft, None):
+            entry = cut.moving
+            fits = cut.fits(entry)
+            if not fits or not (admits is None or admits(entry)):
+                entries.appendleft(entry)
+                return fits
+            cut.add(entry)
+    return True
 
 
 def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> None:
     """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
     parked, queue = buffer.parked, buffer.queue
+    cut.source = queue
     if not (busy or parked or admits):
         buffer.count_taken(*cut.fill(queue))
         return
     taken = size = 0
-    while True:
-        try:
-            entry = queue.popleft()
-        except IndexError:
-            break
-        if entry[KEY] in busy or entry[KEY] in parked:
-            buffer.park(entry)
-        elif not cut.fits(entry):
-            queue.appendleft(entry)
-            break
-        elif admits is None or admits(entry):
-            cut.add(entry)
-        else:
-            buffer.park(entry)
-        taken += 1
-        size += len(entry[DATA])
+    with suppress(IndexError):
+        for cut.moving in iter(queue.popleft, None):
+            entry = cut.moving
+            if entry[KEY] in busy or entry[KEY] in parked:
+                buffer.park(entry)
+            elif not cut.fits(entry):
+                queue.appendleft(entry)
+                break
+            elif admits is None or admits(entry):
+                cut.add(entry)
+            else:
+                buffer.park(entry)
+            taken += 1
+            size += len(entry[DATA])
     buffer.count_taken(taken, size)
 
 
 class _Cut:
-    """A batch in the making: `fits` tells whether an entry may still be added, `add` adds the one that was asked about."""
+    """
+    A batch in the making: `fits` tells whether an entry may still be added, `add` adds the one that was asked about.
 
-    def __init__(self, limits: BatchLimits) -> None:
-        self.batch: list[Entry] = []
+    Entries are taken by ``for cut.moving in iter(source.popleft, None)``: between taking one and knowing it as *moving* the
+    interpreter lets no signal handler run, as it does after a call.
+    """
+
+    def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
+        self.batch = batch
+        self.source: deque[Entry] = deque()  # where entries are taken from
+        self.moving: Entry | None = None  # the one that was taken last
         self._max_records = limits.max_records
         self._max_bytes = limits.max_bytes
         self._records = 0.0
@@ -135,22 +166,20 @@ class _Cut:
     def fill(self, queue: deque[Entry]) -> tuple[int, int]:
         """Moves what fits from *queue* to the batch; returns how many entries, and payload bytes, that were."""
         # What fits and add do, without calling them: every entry goes this way unless some have to wait.
-        batch, popleft, add = self.batch, queue.popleft, self.batch.append
+        batch, add = self.batch, self.batch.append
         before, payload, encoded = len(batch), self._payload, self._encoded
         max_records, max_bytes = self._max_records, self._max_bytes
-        while True:
-            try:
-                entry = popleft()  # another thread may drop the last one at any time
-            except IndexError:
-                break
-            size = len(entry[DATA])
-            payload += size
-            encoded += size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
-            if (payload > max_bytes or encoded > MAX_BODY_BYTES or len(batch) >= max_records) and batch:
-                queue.appendleft(entry)
-                payload -= size
-                break
-            add(entry)
+        with suppress(IndexError):  # the end
+            for self.moving in iter(queue.popleft, None):
+                entry = self.moving
+                size = len(entry[DATA])
+                payload += size
+                encoded += size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
+                if (payload > max_bytes or encoded > MAX_BODY_BYTES or len(batch) >= max_records) and batch:
+                    queue.appendleft(entry)
+                    payload -= size
+                    break
+                add(entry)
         taken = payload - self._payload
         self._records, self._payload, self._encoded = len(batch), payload, encoded
         return len(batch) - before, taken
@@ -165,8 +194,8 @@ class _AggregatedCut(_Cut):
     each other hold more than that together.
     """
 
-    def __init__(self, limits: BatchLimits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
+        super().__init__(limits, batch)
         self._share = 2 / limits.aggregate_bytes
         self._latest: dict[str, Routing | None] = {}  # where each key went last
 
@@ -185,24 +214,22 @@ class _AggregatedCut(_Cut):
         batch, latest, share = self.batch, self._latest, self._share
         max_records, max_bytes = self._max_records, self._max_bytes
         records, payload, encoded = self._records, self._payload, self._encoded
-        while True:
-            try:
-                entry = queue.popleft()
-            except IndexError:
-                break
-            size = len(line_of(entry[DATA])) + 1
-            part = size * share if size * share < 2 else 2.0
-            key, routing = entry[KEY], entry[ROUTING]
-            if latest.get(key, _NOWHERE) != routing:
-                part += 1
-            records += part
-            payload += size
-            encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(key) + ENTRY_MARGIN)
-            if (payload > max_bytes or encoded > MAX_BODY_BYTES or records > max_records) and batch:
-                queue.appendleft(entry)
-                break
-            self._records, self._payload, self._encoded = records, payload, encoded
-            latest[key] = routing
-            batch.append(entry)
-            taken += len(entry[DATA])
+        with suppress(IndexError):
+            for self.moving in iter(queue.popleft, None):
+                entry = self.moving
+                size = len(line_of(entry[DATA])) + 1
+                part = size * share if size * share < 2 else 2.0
+                key, routing = entry[KEY], entry[ROUTING]
+                if latest.get(key, _NOWHERE) != routing:
+                    part += 1
+                records += part
+                payload += size
+                encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(key) + ENTRY_MARGIN)
+                if (payload > max_bytes or encoded > MAX_BODY_BYTES or records > max_records) and batch:
+                    queue.appendleft(entry)
+                    break
+                self._records, self._payload, self._encoded = records, payload, encoded
+                latest[key] = routing
+                batch.append(entry)
+                taken += len(entry[DATA])
         return len(batch) - before, taken

@@ -181,6 +181,13 @@ class Buffer:
         self._ledger.entries_taken += entries
         self._ledger.bytes_taken += size
 
+    def recount_taken(self) -> None:
+        """Counts what was taken by what is left, after an interrupt came between taking and counting."""
+        ledger = self._ledger
+        entries_in, bytes_in, left = ledger.entries_in, ledger.bytes_in, tuple(self.queue)
+        ledger.entries_taken = entries_in - len(left)
+        ledger.bytes_taken = bytes_in - sum(len(entry[DATA]) for entry in left)
+
     def park(self, entry: Entry) -> None:
         """Sets *entry*, just taken, aside until `release` names its key."""
         parked = self.parked.get(entry[KEY])
@@ -192,19 +199,17 @@ class Buffer:
         """Makes the parked entries of *keys* the next to go."""
         self.ready.extend(key for key in keys if key in self.parked)
 
-    def take_all(self) -> list[Entry]:
-        """Removes and returns every entry, parked ones first."""
-        entries: list[Entry] = []
-        for parked in list(self.parked.values()):
-            with suppress(IndexError):  # not "while parked": another thread may drop the last one meanwhile
-                while True:
-                    entries.append(parked.popleft())
+    def take_all(self, entries: list[Entry]) -> None:
+        """Moves every entry to *entries*, parked ones first; whatever interrupts, each is either there or here."""
+        for source in (*self.parked.values(), self.queue):
+            before = len(entries)
+            with suppress(IndexError):  # another thread has dropped the last one meanwhile
+                entries += islice(iter(source.popleft, None), len(source))
+            if source is self.queue:
+                taken = entries[before:]
+                self.count_taken(len(taken), sum(len(entry[DATA]) for entry in taken))
         self.parked.clear()
         self.ready.clear()
-        with suppress(IndexError):  # the end of the queue
-            while True:
-                entries.append(self.take())
-        return entries
 
     # -- overflow ---------------------------------------------------------------------------------------------------
 

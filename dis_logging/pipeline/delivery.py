@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dis_logging.client.models import PutRecordsResultEntry, Refusals
 from dis_logging.errors import DeliveryError, ServiceError, UnknownOutcomeError
@@ -34,7 +34,7 @@ from dis_logging.pipeline.retry import (
     reaction_to_code,
     reaction_to_error,
 )
-from dis_logging.pipeline.stats import Ledger
+from dis_logging.pipeline.stats import Acknowledged, Ledger
 
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
@@ -64,9 +64,10 @@ class _Batch:
     Starts with one part; a refusal of the whole request splits it.
     """
 
-    __slots__ = ("abandoned", "error", "is_sending", "keys", "not_before", "parts", "retry", "sent_at")
+    __slots__ = ("abandoned", "error", "failures", "is_sending", "keys", "not_before", "parts", "retry", "sent_at")
 
     def __init__(self, entries: list[Entry], retry: RetryState) -> None:
+        self.failures: list[Failure] = []  # given up, and on their way to the fallback
         self.sent_at = 0.0  # when its latest attempt began
         self.parts = deque([_Part(entries)])
         self.keys = {entry[KEY] for entry in entries}
@@ -77,9 +78,54 @@ class _Batch:
         self.abandoned = False
 
 
+class _Attempt:
+    """
+    How far one thread has come with one batch, so that it can be brought to an end when Ctrl-C comes in between.
+
+    What changes hands does so in assignments that follow each other without a call: the interpreter lets no signal handler
+    run there (see `Ledger`).
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "again",
+        "batch",
+        "error",
+        "groups",
+        "is_answered",
+        "is_judged",
+        "is_over",
+        "part",
+        "refused",
+    )
+
+    def __init__(self) -> None:
+        self.batch: _Batch | None = None  # None while there is none to send
+        self.part: _Part | None = None
+        self.refused = Refusals()
+        self.groups: Sequence[Sequence[int]] | None = None
+        self.error: DeliveryError | None = None
+        self.is_answered = False  # refused and groups, or the error, are known
+        self.acknowledged: Acknowledged | None = None  # what DIS took
+        self.again: _Again | None = None  # what it may take later
+        self.is_judged = False  # every entry of the part has gone where the answer sends it
+        self.is_over = False
+
+
+class _Again(NamedTuple):
+    """Why a part of a batch goes again, whether the rest got through, and how long it must wait at least."""
+
+    error: DeliveryError
+    progress: bool
+    pause: float
+
+
 class Delivery:
     """
     Sends what is due, one attempt at a time in each thread that asks it to.
+
+    Ctrl-C, or what else a signal handler raises in a thread that flushes, leaves every entry in the buffer, in a batch, on
+    its way to the fallback, or settled.
 
     `send_due` and `send_one` may be called from several threads; `max_in_flight` bounds how many of them send at once, and
     a key is never in two requests. Several send only to a service that took the last request, so that trouble costs one
@@ -91,7 +137,7 @@ class Delivery:
         stream_name: where to.
         buffer: where entries come from.
         ledger: where verdicts are counted.
-        fail: takes the failures; returns at once.
+        fail: takes the failures out of a list; returns at once.
         policy: the retry rules.
         limits: of one batch.
         enough: what is due at once, without waiting for company; at most a batch.
@@ -107,7 +153,7 @@ class Delivery:
         stream_name: str,
         buffer: Buffer,
         ledger: Ledger,
-        fail: Callable[[Sequence[Failure]], None],
+        fail: Callable[[list[Failure]], None],
         policy: RetryPolicy,
         limits: BatchLimits,
         enough: BatchLimits,
@@ -129,6 +175,7 @@ class Delivery:
         self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
         self._lock = RLock()
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
+        self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
         self._busy_keys: set[str] = set()  # of those batches
         self._sending = 0
         self._linger_until: float | None = None  # when what waits in the buffer is due
@@ -156,19 +203,27 @@ class Delivery:
         Args:
             deadline: monotonic time by which the attempt must end, earlier than *request_timeout* allows.
         """
-        batch, has_backlog = self._claim()
-        if batch is None:
-            return False
+        attempt = _Attempt()
+        interrupt: BaseException | None = None
         try:
-            if has_backlog:
+            if self._claim(attempt):
                 self._more()
-            self._attempt(batch, deadline)
-        except BaseException:  # Ctrl-C in the thread that flushes
-            with self._lock:
-                if batch.is_sending:
-                    batch.parts[0].outcome_unknown = True
-                    self._stop_sending(batch)
-            raise
+            if attempt.batch is None:
+                return False
+            self._send(attempt, attempt.batch, deadline)
+        finally:
+            while attempt.batch is not None and not attempt.is_over:
+                try:
+                    self._settle(attempt, attempt.batch)
+                except Exception:
+                    raise
+                except BaseException as error:  # Ctrl-C; what it came upon must be brought to an end
+                    interrupt = error
+            if interrupt is not None:
+                try:
+                    raise interrupt
+                finally:
+                    interrupt = None
         return True
 
     @property
@@ -193,17 +248,18 @@ class Delivery:
         with self._lock:
             if self._trouble:
                 message = f"{message}; the last attempt failed: {self._trouble}"
+            self._adopt_orphans()
+            self._take(self._buffer.take_all)
             left = [] if in_flight else [batch for batch in self._batches if batch.is_sending]
             for batch in self._batches:
                 if batch in left:
                     continue
                 batch.abandoned = True
-                if batch.is_sending:
+                if batch.is_sending and batch.parts:
                     batch.parts[0].outcome_unknown = True
                 self._fail_batch(batch, FailureReason.CLOSED.value, message)
             self._batches[:] = left
             self._busy_keys = {key for batch in left for key in batch.keys}
-            self._fail_entries(self._buffer.take_all(), FailureReason.CLOSED.value, message)
             self._linger_until = None
             return bool(left)
 
@@ -213,8 +269,12 @@ class Delivery:
 
         For the threads that emit after the end; before it they never take the lock.
         """
+        entries: list[Entry] = []
         with self._lock:
-            return self._buffer.take_all()
+            while self._orphans:
+                self._take_orphan(entries)
+            self._buffer.take_all(entries)
+        return entries
 
     def describe(self) -> str:
         """Returns the state of the way to the service in a few words."""
@@ -226,29 +286,31 @@ class Delivery:
 
     # -- what to send next ------------------------------------------------------------------------------------------
 
-    def _claim(self) -> tuple[_Batch | None, bool]:
-        """Returns the next batch to send, if there is one, and whether there is a backlog for another thread."""
+    def _claim(self, attempt: _Attempt) -> bool:
+        """Gives *attempt* the next batch to send, if there is one; returns whether there is a backlog for another thread."""
         with self._lock:
             now = time.monotonic()
+            self._adopt_orphans()
             self._fail_overdue(now)
             if self._pace.is_slowing:
                 self._buffer.release(self._pace.released())
             if self._circuit.blocks(now):
                 self._fail_all_due(now)
                 self._set_alarm()
-                return None, False
+                return False
             if now < self._gate_until or not self._may_send_another:
                 self._set_alarm()
-                return None, False
+                return False
             batch = self._next_retry(now) or self._cut(now)
             if batch is not None:
                 batch.is_sending = True
                 batch.sent_at = now
                 self._sending += 1
+                attempt.batch = batch
                 if self._circuit.is_open:
                     self._circuit.postpone_probe()  # this batch is the probe; meanwhile the rest goes to the fallback
             self._set_alarm()
-            return batch, batch is not None and self._may_send_another and self._has_backlog(now)
+            return batch is not None and self._may_send_another and self._has_backlog(now)
 
     @property
     def _may_send_another(self) -> bool:
@@ -279,7 +341,10 @@ class Delivery:
 
     def _fail_overdue(self, now: float) -> None:
         """Gives up what the gate, or another batch, has kept from its next attempt for too long."""
-        for batch in [batch for batch in self._batches if not batch.is_sending and batch.retry.deadline <= now]:
+        for batch in list(self._batches):
+            # One without parts has its verdicts, and an interrupt kept it from being released.
+            if batch.is_sending or (batch.parts and batch.retry.deadline > now):
+                continue
             error = batch.error or UnknownOutcomeError("not sent in time", timed_out=True)
             self._fail_batch(batch, failure_code(error), failure_message(error))
             self._release(batch)
@@ -292,17 +357,42 @@ class Delivery:
             return None
         urgent, self._buffer.urgent = self._buffer.urgent, False
         admits = self._pace.admits if self._pace.is_slowing else None
-        entries = take_batch(self._buffer, self._limits, self._busy_keys, admits)
+        batch = self._take_batch(admits)
         if self._buffer.queue:
             self._buffer.urgent |= urgent
         else:
             self._linger_until = None
-        if not entries:
-            return None
-        batch = _Batch(entries, self._policy.begin())
-        self._batches.append(batch)
-        self._busy_keys |= batch.keys
         return batch
+
+    def _take_batch(self, admits: Callable[[Entry], bool] | None = None) -> _Batch | None:
+        return self._take(lambda entries: take_batch(self._buffer, self._limits, self._busy_keys, admits, entries))
+
+    def _take(self, take: Callable[[list[Entry]], object]) -> _Batch | None:
+        """Returns a new batch of the entries that *take* puts into a list, None when there are none."""
+        entries: list[Entry] = []
+        is_known = False
+        try:
+            take(entries)
+            if not entries:
+                return None
+            batch = _Batch(entries, self._policy.begin())
+            batches, busy_keys, new = self._batches, self._busy_keys, [batch]
+            batches += new
+            busy_keys |= batch.keys
+            is_known = True
+            return batch
+        except BaseException:
+            if entries and not is_known:
+                self._orphans.append(entries)
+            raise
+
+    def _adopt_orphans(self) -> None:
+        while self._orphans:
+            self._take(self._take_orphan)
+
+    def _take_orphan(self, entries: list[Entry]) -> None:
+        entries += self._orphans[0]
+        del self._orphans[0]
 
     def _is_due(self, now: float) -> bool:
         if self._buffer.ready:
@@ -341,38 +431,58 @@ class Delivery:
 
     # -- the attempt ------------------------------------------------------------------------------------------------
 
-    def _attempt(self, batch: _Batch, deadline: float | None) -> None:
-        part = batch.parts[0]
+    def _send(self, attempt: _Attempt, batch: _Batch, deadline: float | None) -> None:
+        attempt.part = part = batch.parts[0]
         timeout = min(batch.retry.deadline, deadline or batch.retry.deadline) - time.monotonic()
         self._ledger.requests += 1
         if part.attempts:
             count = len(part.entries)
             self._ledger.retried += count
         part.attempts += 1
-        refused = Refusals()
-        groups: Sequence[Sequence[int]] | None = None
-        error: DeliveryError | None = None
-        delivered: list[Entry] = []
         try:
-            records, groups = self._records_of(part.entries)
+            records, attempt.groups = self._records_of(part.entries)
             with delivering():
-                refused = self._sender.send(self._stream_name, records, timeout)
+                attempt.refused = self._sender.send(self._stream_name, records, timeout)
+            attempt.is_answered = True
             self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
-            error = failure
+            attempt.error = failure
         except Exception as failure:  # a defect must cost a retry, not a batch
-            error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")
+            attempt.error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")
+        attempt.is_answered = True
+
+    def _settle(self, attempt: _Attempt, batch: _Batch) -> None:
+        """Does what the answer asks for; called again after an interrupt it goes on where it was."""
         with self._lock:
-            self._stop_sending(batch)
-            if batch.abandoned:
-                return
-            if error is None:
-                delivered = self._take_answer(batch, part, _by_entry(part.entries, refused, groups))
-            else:
-                self._take_refusal(batch, part, error)
-            self._release(batch)
-        if delivered:
-            self._ledger.conclude_delivered(delivered)
+            if batch.is_sending:  # until the end, so that no other thread touches the batch
+                if not batch.abandoned or attempt.is_judged:
+                    self._judge(attempt, batch)
+                if not batch.abandoned:
+                    self._release(batch)
+                batch.is_sending = False
+                self._sending -= 1
+        if attempt.acknowledged is not None:
+            self._ledger.conclude_delivered(attempt.acknowledged)
+        attempt.is_over = True
+
+    def _judge(self, attempt: _Attempt, batch: _Batch) -> None:
+        part = attempt.part or batch.parts[0]
+        if not attempt.is_answered:  # interrupted on its way
+            part.outcome_unknown = True
+        elif attempt.error is not None:
+            if batch.parts and batch.parts[0] is part and part.entries:
+                self._take_refusal(batch, part, attempt.error)
+            if batch.failures:  # an interrupt kept them from the fallback
+                self._fail(batch.failures)
+        else:
+            if not attempt.is_judged:
+                self._take_answer(attempt, batch, part, _by_entry(part.entries, attempt.refused, attempt.groups))
+            if attempt.acknowledged is not None:
+                self._ledger.count_delivered(attempt.acknowledged)
+            self._fail(batch.failures)
+            if attempt.again is not None:
+                error, progress, pause = attempt.again
+                self._retry_later(batch, error, progress=progress, pause=pause)
 
     def _records_of(self, entries: list[Entry]) -> tuple[Sequence[WireEntry], Sequence[Sequence[int]] | None]:
         """Returns the DIS records for *entries*, and the indices of those in each, None when each has its own."""
@@ -380,26 +490,20 @@ class Delivery:
             return entries, None
         return join(entries, self._limits.aggregate_bytes)
 
-    def _stop_sending(self, batch: _Batch) -> None:
-        batch.is_sending = False
-        self._sending -= 1
-
     def _release(self, batch: _Batch) -> None:
         """Frees the keys of *batch* that have their verdict, and the batch itself once all have."""
-        while batch.parts and not batch.parts[0].entries:
-            batch.parts.popleft()
-        if batch.parts:
-            keys = {entry[KEY] for part in batch.parts for entry in part.entries}
-        else:
-            keys = set()
-            self._batches.remove(batch)
+        parts = deque([part for part in batch.parts if part.entries])
+        keys = {entry[KEY] for part in parts for entry in part.entries}
         freed = batch.keys - keys
-        self._busy_keys -= freed
         self._buffer.release(freed)
+        batch.parts = parts
+        self._busy_keys -= freed
         batch.keys = keys
+        if not parts and batch in self._batches:
+            self._batches.remove(batch)
 
-    def _take_answer(self, batch: _Batch, part: _Part, refused: Refusals) -> list[Entry]:
-        """Settles each entry by its own result; what DIS may take later stays for the retry. Returns what it took."""
+    def _take_answer(self, attempt: _Attempt, batch: _Batch, part: _Part, refused: Refusals) -> None:
+        """Decides by its own result what becomes of each entry; what DIS may take later stays for the retry."""
         entries = part.entries
         if batch.sent_at >= self._trouble_since:  # an answer to an earlier request does not end the trouble since
             self._gate_until = 0.0
@@ -408,14 +512,14 @@ class Delivery:
             self._circuit.close()
         throttled = [index for index, result in refused.items() if is_throttled(result.error_code)]
         pause = self._pace.learn(entries, throttled, refused.partition_ids)
-        again: list[Entry] = []
+        left: list[Entry] = []
         last: PutRecordsResultEntry | None = None
         failures: list[Failure] = []
         for index in sorted(refused):
             entry, result = entries[index], refused[index]
             reaction = reaction_to_code(result.error_code)
             if reaction is Reaction.RETRY:
-                again.append(entry)
+                left.append(entry)
                 last = result
                 continue
             failures.append(self._failure(entry, part, result.error_code, result.error_message))
@@ -423,15 +527,18 @@ class Delivery:
                 self._circuit.open(result.error_code, result.error_message)
                 self._note_trouble(result.error_message)
         delivered = [entry for index, entry in enumerate(entries) if index not in refused] if refused else entries
-        part.entries = again
-        if delivered:
-            self._lone_refusals = 0
-            self._ledger.count_delivered(delivered)
-        self._fail(failures)
+        acknowledged = Acknowledged(delivered) if delivered else None
+        again = None
         if last is not None:
             error = ServiceError(200, last.error_code, last.error_message)
-            self._retry_later(batch, error, progress=len(again) < len(entries), pause=pause)
-        return delivered
+            again = _Again(error, len(left) < len(entries), pause)
+        if delivered:
+            self._lone_refusals = 0
+        part.entries = left
+        batch.failures += failures
+        attempt.acknowledged = acknowledged
+        attempt.again = again
+        attempt.is_judged = True
 
     def _take_refusal(self, batch: _Batch, part: _Part, error: DeliveryError) -> None:
         """Decides what a failed request means for its entries, for its batch and for everybody."""
@@ -450,7 +557,7 @@ class Delivery:
             self._split(batch, part)
         else:
             self._lone_refusals += 1
-            self._fail_part(part, failure_code(error), failure_message(error))
+            self._fail_part(batch, part, failure_code(error), failure_message(error))
             if self._lone_refusals >= MAX_LONE_REFUSALS:
                 self._open_circuit(batch, error)
 
@@ -478,9 +585,10 @@ class Delivery:
     def _split(self, batch: _Batch, part: _Part) -> None:
         """Halves *part*: the refusal may concern a single entry, or the size."""
         middle = len(part.entries) // 2
-        batch.parts.popleft()
-        for half in (part.entries[middle:], part.entries[:middle]):
-            batch.parts.appendleft(_Part(half, part.attempts, part.outcome_unknown))
+        halves = [
+            _Part(half, part.attempts, part.outcome_unknown) for half in (part.entries[:middle], part.entries[middle:])
+        ]
+        batch.parts = deque([*halves, *list(batch.parts)[1:]])
 
     def _open_circuit(self, batch: _Batch, error: DeliveryError) -> None:
         """Stops sending; the batch that met the error goes to the fallback, and so does all that comes meanwhile."""
@@ -494,24 +602,27 @@ class Delivery:
             self._fail_batch(batch, code, message)
             self._release(batch)
         while self._is_due(now):
-            entries = take_batch(self._buffer, self._limits, self._busy_keys)
-            if not entries:
+            taken = self._take_batch()
+            if taken is None:
                 break
-            self._fail_entries(entries, code, message)
+            self._fail_batch(taken, code, message)
+            self._release(taken)
         if not self._buffer.queue:
             self._buffer.urgent = False
             self._linger_until = None
 
     def _fail_batch(self, batch: _Batch, code: str, message: str) -> None:
-        for part in batch.parts:
-            self._fail_part(part, code, message)
+        nothing: deque[_Part] = deque()
+        failures = [self._failure(entry, part, code, message) for part in batch.parts for entry in part.entries]
+        batch.failures += failures
+        batch.parts = nothing
+        self._fail(batch.failures)
 
-    def _fail_part(self, part: _Part, code: str, message: str) -> None:
-        entries, part.entries = part.entries, []
-        self._fail([self._failure(entry, part, code, message) for entry in entries])
-
-    def _fail_entries(self, entries: Iterable[Entry], code: str, message: str) -> None:
-        self._fail([Failure(entry, code, message, 0, outcome_unknown=False, buffered=True) for entry in entries])
+    def _fail_part(self, batch: _Batch, part: _Part, code: str, message: str) -> None:
+        failures = [self._failure(entry, part, code, message) for entry in part.entries]
+        batch.failures += failures
+        part.entries = []
+        self._fail(batch.failures)
 
     @staticmethod
     def _failure(entry: Entry, part: _Part, code: str, message: str) -> Failure:

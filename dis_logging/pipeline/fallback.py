@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, TextIO
 
 from dis_logging import options
@@ -81,7 +82,8 @@ class Fallback:
         self._overflow_bytes = 0
         self._silent_until = 0.0
         self._untold = 0
-        self._turn: dict[str, object] = {}
+        self._turn: dict[str, object] = {}  # which call of _step hands over; empty while none does
+        self._untaken: list[_Pending] = []  # what a drain that Ctrl-C ended had taken to show
         self._idle = Bell()
         self._worker.reset_after_fork()
 
@@ -102,11 +104,17 @@ class Fallback:
         self._queue.append(_Pending(failure))
         self._worker.wake()
 
-    def put_all(self, failures: Sequence[Failure]) -> None:
-        """Takes *failures*, all of entries that take up room in the buffer, for handing over in their order."""
+    def put_all(self, failures: list[Failure]) -> None:
+        """
+        Takes *failures*, all of entries that take up room in the buffer, for handing over in their order.
+
+        The list is empty afterwards: whatever interrupts, each failure is either there or here.
+        """
+        queue, pending = self._queue, [_Pending(failure) for failure in failures]
+        queue += pending
+        del failures[:]
         # Woken once: a thread that takes each as it comes would keep the one that puts them from its work.
-        self._queue.extend(map(_Pending, failures))
-        if failures:
+        if queue:
             self._worker.wake()
 
     def hand_over_now(self, failure: Failure) -> None:
@@ -137,16 +145,21 @@ class Fallback:
         counts as handed over.
         """
         while (self._queue or self._current is not None) and time.monotonic() < deadline:
-            if self._worker.is_alive or self._current is not None:
+            if self._worker.is_alive or self._turn:
                 self._idle.wait(min(0.05, deadline - time.monotonic()))
             else:
                 self._step(deadline)
-        stuck = self._current
-        untaken = [] if stuck is None else [stuck]
+        stuck, untaken = self._current, self._untaken
+        if stuck is not None:
+            untaken.append(stuck)
         with suppress(IndexError):  # the thread may take the last one meanwhile
-            while True:
-                untaken.append(self._queue.popleft())
-        self._show_untaken(untaken, deadline + _LAST_LINES_TIME)
+            untaken += islice(iter(self._queue.popleft, None), len(self._queue))
+        self._show_untaken([pending for pending in untaken if not pending.is_told], deadline + _LAST_LINES_TIME)
+        while untaken:
+            pending = untaken[-1]
+            self._settle(pending)
+            if untaken and untaken[-1] is pending:
+                del untaken[-1]
 
     def _show_untaken(self, untaken: Sequence[_Pending], until: float) -> None:
         """Gives each a line on stderr, and one to all that there is no time (*until*, monotonic), or no room, for."""
@@ -154,6 +167,7 @@ class Fallback:
         for number, pending in enumerate(untaken):
             if number and time.monotonic() >= until:
                 break
+            pending.is_told = True
             shown += self._last_resort(pending, "the fallback did not take it in time", patience=0.0)
         if shown < len(untaken):
             self._write(
@@ -161,11 +175,9 @@ class Fallback:
                 "which there was no time to show\n",
                 patience=_LAST_LINES_TIME,  # whoever reads stderr may be behind with the lines before
             )
-        for pending in untaken:
-            self._settle(pending)
 
     def _is_stuck(self) -> bool:
-        return self._current is not None and time.monotonic() - self._current_since > _STUCK_AFTER
+        return bool(self._turn) and self._current is not None and time.monotonic() - self._current_since > _STUCK_AFTER
 
     def stop(self) -> None:
         """Ends the thread after its current failure."""
@@ -193,12 +205,23 @@ class Fallback:
             if self._turn.setdefault("of", me) is me:
                 self._hand_over_waiting(until)
         finally:
-            if self._turn.get("of") is me:
+            if "of" in self._turn and self._turn["of"] is me:
                 del self._turn["of"]
-                if self._queue and self._worker.is_alive:
+                if (self._queue or self._current is not None) and self._worker.is_alive:
                     self._worker.wake()  # it may have found the turn taken
 
+    def _finish_interrupted(self) -> None:
+        """Sees to the failure that was in hand when Ctrl-C came: again if the handler has not heard of it."""
+        pending = self._current
+        if pending is None or pending.settled:
+            return
+        if pending.is_told:
+            self._settle(pending)
+        elif not self._queue or self._queue[0] is not pending:
+            self._queue.appendleft(pending)
+
     def _hand_over_waiting(self, until: float) -> None:
+        self._finish_interrupted()
         while time.monotonic() < until:
             try:
                 self._current_since = time.monotonic()
@@ -209,10 +232,8 @@ class Fallback:
                 self._idle.ring()
                 self._handed_over()
                 return
-            try:
-                self._hand_over(pending)
-            finally:
-                self._current = None
+            self._hand_over(pending)
+            self._current = None
 
     def _hand_over(self, pending: _Pending) -> None:
         self.resolve()
@@ -236,23 +257,21 @@ class Fallback:
             if not isinstance(error, Exception):
                 raise  # Ctrl-C in a thread that hands over by itself
         finally:
+            pending.is_told = True
             self._settle(pending)
 
     def _settle(self, pending: _Pending) -> None:
         if pending.settled:
             return
-        pending.settled = True
-        failure = pending.failure
-        if pending.in_backlog and not failure.buffered:
-            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
+        entry, code, message, *_, buffered = pending.failure
+        if pending.is_untold:
+            is_first = self._ledger.settle_dropped(entry, buffered=buffered, pending=pending)
+        else:
+            is_first = self._ledger.settle_failed(entry, buffered=buffered, code=code, message=message, pending=pending)
+        if is_first and pending.in_backlog and not buffered:
+            size = len(entry[DATA]) + key_bytes(entry)
             self._overflow_entries -= 1
             self._overflow_bytes -= size
-        if pending.is_untold:
-            self._ledger.settle_dropped(failure.entry, buffered=failure.buffered)
-        else:
-            self._ledger.settle_failed(
-                failure.entry, buffered=failure.buffered, code=failure.code, message=failure.message
-            )
 
     def _last_resort(self, pending: _Pending, why: str = "", patience: float | None = None) -> bool:
         """Writes a line on stderr; with *patience*, only if stderr takes it within so many seconds. Returns whether it did."""
@@ -286,12 +305,13 @@ class Fallback:
 class _Pending:
     """A failure on its way to the handler; settled once, even if two threads give up on it."""
 
-    __slots__ = ("failure", "in_backlog", "is_untold", "settled")
+    __slots__ = ("failure", "in_backlog", "is_told", "is_untold", "settled")
 
     def __init__(self, failure: Failure, *, in_backlog: bool = True) -> None:
         self.failure = failure
         self.is_untold = False  # neither a handler nor stderr has heard of it
         self.in_backlog = in_backlog
+        self.is_told = False  # the handler, or stderr in its place, has had it
         self.settled = False
 
 

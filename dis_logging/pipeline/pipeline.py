@@ -31,6 +31,7 @@ _ENTRY_BYTES = 256
 _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.
 _SENDER_IDLE = 1.0
+_TOO_LATE = "the handler was closed before it could be sent"
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.2
 # What a fallback takes for one record, on a slow or a busy machine. The end leaves it the time for what still waits, up to a half of
@@ -255,24 +256,31 @@ class Pipeline:
         """Makes everything due and waits for *epochs* to be settled; returns False when the time is up."""
         if _are_settled(epochs):
             return True
-        started = time.monotonic()
         # Before the answer to what is in flight comes in: the caller may hold logging's module lock all the while.
         _warm_level_caches()
         self._delivery.demand()
         try:
             with self.ledger.bell() as bell:
                 wake()
+                progress, moved_at = self._progress, time.monotonic()
                 while not _are_settled(epochs):
                     now = time.monotonic()
                     latest = deadline - self._handover_time() if is_end else deadline
                     if now >= latest:
                         return False
-                    if (not self._worker.is_alive or now - started > _PATIENCE) and self._help(latest):
+                    if progress != self._progress:
+                        progress, moved_at = self._progress, now
+                    if (not self._worker.is_alive or now - moved_at > _PATIENCE) and self._help(latest):
                         continue
                     bell.wait(min(_PATIENCE, latest - now))
         finally:
             self._delivery.release()
         return True
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        """Changes with whatever the worker does."""
+        return self.ledger.requests, self.ledger.entries_out
 
     def _handover_time(self) -> float:
         """Returns the seconds that the fallback may need for what waits now."""
@@ -325,6 +333,7 @@ class Pipeline:
             last.callback(self._fallback.stop)
             for worker in self._senders:
                 last.callback(worker.stop)
+            last.callback(self._give_up_all)  # nothing is left by then, unless Ctrl-C has come
             last.callback(self._give_up_rest, deadline)
             last.callback(self._finish_latest, deadline)
             self.flush(deadline, is_end=True)
@@ -338,16 +347,20 @@ class Pipeline:
         self._finish(self.ledger.next_epoch(), deadline, self._worker.wake)
 
     def _give_up_rest(self, deadline: float) -> None:
-        message = "the handler was closed before it could be sent"
         with self.ledger.bell() as bell:
             while not self._would_wait_for_itself() and (remaining := deadline - time.monotonic()) > 0:
-                if not self._delivery.abandon(message, in_flight=False):
+                if not self._delivery.abandon(_TOO_LATE, in_flight=False):
                     break
                 bell.wait(min(_PATIENCE, remaining))
             else:
-                self._delivery.abandon(message)
+                self._delivery.abandon(_TOO_LATE)
         if not self._would_wait_for_itself():
             self._fallback.drain(deadline + _HANDOVER_TIME)
+
+    def _give_up_all(self) -> None:
+        self._delivery.abandon(_TOO_LATE)
+        if not self._would_wait_for_itself():
+            self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
 
     def retire(self) -> None:
         """Closes as soon as everything has its verdict: the handler is gone, its records are not."""

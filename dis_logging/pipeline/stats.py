@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dis_logging.frozen import Frozen, set_field
 from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, key_bytes, verdict_of
@@ -146,13 +146,36 @@ class HandlerStats(Frozen):
     __hash__ = None  # type: ignore[assignment] # it holds a dictionary, and grows old at once
 
 
+class Acknowledged:
+    """
+    Entries that DIS took, on their way through the counters.
+
+    Knows which steps are done, so that each can be repeated when Ctrl-C has come in between.
+    """
+
+    __slots__ = ("entries", "epochs", "is_counted", "untold")
+
+    def __init__(self, entries: Collection[Entry]) -> None:
+        self.entries = entries
+        self.is_counted = False
+        self.untold = iter(entries)  # the callback has not heard of these
+        self.epochs: list[tuple[Epoch, int]] | None = None  # with how many of them are yet to be settled there
+
+
+class Settleable(Protocol):
+    """What is counted once, even if two threads are about to."""
+
+    settled: bool
+
+
 class Ledger:
     """
     The counters behind `HandlerStats`, and who waits for them to change.
 
     Every counter is changed by a plain ``+=`` on an attribute of this slotted object, from any thread and without a
     lock: since CPython 3.10 neither a thread switch nor a signal handler can come between the load and the store, because
-    the interpreter looks for them only at calls and backward jumps. A lock in their place would make threads
+    the interpreter looks for them only at calls and backward jumps. For the same reason Ctrl-C leaves either
+    all or none of the changes of a verdict, which follow each other without a call. A lock in their place would make threads
     queue behind each other and could deadlock a signal handler that logs. Free-threaded builds give no such guarantee
     and are not supported.
     """
@@ -241,57 +264,91 @@ class Ledger:
 
     def settle_delivered(self, entries: Collection[Entry]) -> None:
         """Counts entries of the buffer as acknowledged, and tells of them."""
-        self.count_delivered(entries)
-        self.conclude_delivered(entries)
+        acknowledged = Acknowledged(entries)
+        self.count_delivered(acknowledged)
+        self.conclude_delivered(acknowledged)
 
-    def count_delivered(self, entries: Collection[Entry]) -> None:
-        """Counts entries as acknowledged; a flush still waits for `conclude_delivered`."""
+    def count_delivered(self, acknowledged: Acknowledged) -> None:
+        """Counts entries as acknowledged, unless they are; a flush still waits for `conclude_delivered`."""
+        entries = acknowledged.entries
         count, size = len(entries), sum(map(len, map(_data_of, entries)))
-        self.delivered += count
-        self.delivered_bytes += size
-        if self.key_bytes:
-            freed = sum(map(key_bytes, entries))
+        freed = sum(map(key_bytes, entries)) if self.key_bytes else 0
+        if not acknowledged.is_counted:
+            self.delivered += count
+            self.delivered_bytes += size
             self.key_bytes -= freed
-        self._free(count, size)
+            self.entries_out += count
+            self.bytes_out += size
+            acknowledged.is_counted = True
+        self._ring()
 
-    def conclude_delivered(self, entries: Collection[Entry]) -> None:
-        """Tells the callback of counted entries, then those who flush; no lock may be held, as the callback may block."""
-        try:
-            if self._on_verdict is not None:
-                for entry in entries:
-                    self._tell(entry, Outcome.DELIVERED)
-        finally:
-            # After the counters: whoever flushed finds them complete.
-            for number, settled in Counter(map(_epoch_of, entries)).items():
-                epoch = self.epoch_numbered(number)
-                epoch.settled += settled
-            self._ring()
-
-    def settle_failed(self, entry: Entry, *, buffered: bool, code: str, message: str = "") -> None:
+    def conclude_delivered(self, acknowledged: Acknowledged) -> None:
         """
-        Counts one entry as handed to the fallback.
+        Tells the callback of counted entries, then those who flush; no lock may be held, as the callback may block.
+
+        Called again after an interrupt it goes on where it was.
+        """
+        if self._on_verdict is not None:
+            for entry in acknowledged.untold:
+                self._tell(entry, Outcome.DELIVERED)
+        if acknowledged.epochs is None:
+            numbers = Counter(map(_epoch_of, acknowledged.entries))
+            acknowledged.epochs = [(self.epoch_numbered(number), settled) for number, settled in numbers.items()]
+        # After the counters: whoever flushed finds them complete.
+        while acknowledged.epochs:
+            epoch, settled = acknowledged.epochs[-1]
+            epoch.settled += settled
+            del acknowledged.epochs[-1]
+        self._ring()
+
+    def settle_failed(
+        self, entry: Entry, *, buffered: bool, code: str, message: str = "", pending: Settleable | None = None
+    ) -> bool:
+        """
+        Counts one entry as handed to the fallback; returns False if *pending* says that this was done before.
 
         Args:
             buffered: whether it took up room.
             code, message: why.
+            pending: is settled by this.
         """
         size = len(entry[DATA]) if buffered else 0
+        freed = key_bytes(entry) if buffered and self.key_bytes else 0
+        tally, epoch = self._tally_of(code), self.epoch_numbered(entry[EPOCH])
+        if pending is not None:
+            if pending.settled:
+                return False
+            pending.settled = True
         self.last_failure = (code, message)
-        self._tally_of(code).count += 1
+        tally.count += 1
         self.failed += 1
-        self.epoch_numbered(entry[EPOCH]).settled += 1
-        self._free_one(entry, size, buffered=buffered)
+        epoch.settled += 1
+        self.key_bytes -= freed
+        self.entries_out += buffered
+        self.bytes_out += size
+        self._ring()
         if self._on_verdict is not None:
             self._tell(entry, Outcome.FAILED, code)
+        return True
 
-    def settle_dropped(self, entry: Entry, *, buffered: bool) -> None:
-        """Counts one entry as given up by a drop policy."""
+    def settle_dropped(self, entry: Entry, *, buffered: bool, pending: Settleable | None = None) -> bool:
+        """Counts one entry as given up by a drop policy; *pending*, and what is returned, as for `settle_failed`."""
         size = len(entry[DATA]) if buffered else 0
+        freed = key_bytes(entry) if buffered and self.key_bytes else 0
+        epoch = self.epoch_numbered(entry[EPOCH])
+        if pending is not None:
+            if pending.settled:
+                return False
+            pending.settled = True
         self.dropped += 1
-        self.epoch_numbered(entry[EPOCH]).settled += 1
-        self._free_one(entry, size, buffered=buffered)
+        epoch.settled += 1
+        self.key_bytes -= freed
+        self.entries_out += buffered
+        self.bytes_out += size
+        self._ring()
         if self._on_verdict is not None:
             self._tell(entry, Outcome.DROPPED)
+        return True
 
     def count_answer(self, seconds: float) -> None:
         """Counts a request that was answered after so many *seconds*."""
@@ -312,17 +369,6 @@ class Ledger:
             # Not again for each record: a callback that fails once is likely to fail always.
             self._on_verdict = None
             _logger.exception("dis_logging: on_verdict raised, and is not called any more")
-
-    def _free_one(self, entry: Entry, size: int, *, buffered: bool) -> None:
-        if buffered and self.key_bytes:
-            freed = key_bytes(entry)
-            self.key_bytes -= freed
-        self._free(int(buffered), size)
-
-    def _free(self, count: int, size: int) -> None:
-        self.entries_out += count
-        self.bytes_out += size
-        self._ring()
 
     def _ring(self) -> None:
         for bell in tuple(self._bells):

@@ -1,0 +1,124 @@
+"""Ctrl-C anywhere within the delivery: the main thread delivers by itself while no thread can be started."""
+
+import gc
+import inspect
+import itertools
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import dis_logging.pipeline
+from dis_logging import DISHandler
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import Fault, Refuse, RefuseEntries
+from tests.conftest import STREAM, RememberingHandler
+
+PIPELINE = str(Path(dis_logging.pipeline.__file__).parent)
+EVERY = 3  # calls and returns; a prime, to meet other functions with each interrupt
+FAULTS: dict[str, list[Fault]] = {
+    "all are taken": [],
+    "some are refused": [RefuseEntries("DIS.4302", where=[1, 6]), RefuseEntries("DIS.4303", where=[2, 5])],
+    "the stream is gone": [Refuse(400, "DIS.4301")],
+    "the request is refused": [Refuse(400, "DIS.4302")],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets none of the handler's threads start."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("dis_logging"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def interrupt_after(steps: int, action: Callable[[], object]) -> bool:
+    """Runs *action* with a Ctrl-C after so many calls and returns within the pipeline; returns whether it got so far."""
+    remaining = itertools.count(steps, -1)
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        # Where the interpreter lets signal handlers run: as a function begins, and after a call of a built-in one.
+        # Not as a generator is closed: what is raised there reaches nobody.
+        is_place = event in ("call", "c_return") and not frame.f_code.co_flags & inspect.CO_GENERATOR
+        if is_place and frame.f_code.co_filename.startswith(PIPELINE) and next(remaining) == 0:
+            raise KeyboardInterrupt
+
+    gc.disable()  # what is raised in a callback of the garbage collector reaches nobody
+    sys.setprofile(interrupt)
+    try:
+        action()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return False
+
+
+class Round:
+    """One handler with some records of two loggers, interrupted once."""
+
+    def __init__(self, dis: DISEmulator, logger: logging.Logger, number: int) -> None:
+        self.dis = dis
+        self.fallback = RememberingHandler()
+        self.handler = DISHandler(
+            **dis.handler_options(STREAM),
+            fallback=self.fallback,
+            flush_interval=60,
+            backoff_initial=0.001,
+            backoff_max=0.002,
+            shutdown_timeout=20,
+        )
+        logger.handlers = [self.handler]
+        self.texts = [f"round {number} record {each}" for each in range(8)]
+        for each, text in enumerate(self.texts):
+            (logger if each % 2 else logger.getChild("child")).info(text)
+
+    def assert_accounts_balance(self, errors: str) -> None:
+        """Each record is stored, or reported once: to the fallback, or on stderr if that was interrupted."""
+        stats = self.handler.stats()
+        stored = Counter(record.text for record in self.dis.records(STREAM) if record.text in self.texts)
+        reported = Counter(self.fallback.texts)
+        reported.update(text for text in self.texts if f"{text}\n" in errors and text not in reported)
+
+        assert {*stored, *reported} == set(self.texts)
+        assert set(reported.values()) <= {1}
+        assert (stats.emitted, stats.buffered) == (len(self.texts), 0)
+        assert stats.failed == reported.total()
+        assert stats.delivered == len(self.texts) - reported.total()
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+@pytest.mark.parametrize("action", ["flush", "close"])
+def test_an_interrupt_costs_no_record_and_wedges_nothing(
+    dis: DISEmulator, logger: logging.Logger, capsys: pytest.CaptureFixture[str], action: str, faults: str
+) -> None:
+    interrupts = 0
+    for number in itertools.count(1):
+        dis.reset({STREAM: 1})
+        dis.play(*FAULTS[faults])
+        round_ = Round(dis, logger, number)
+
+        was_interrupted = interrupt_after(number * EVERY, getattr(round_.handler, action))
+
+        if action == "flush":
+            assert round_.handler.flush(20)
+        else:  # as logging.shutdown does at the end
+            round_.handler.close()
+        round_.assert_accounts_balance(capsys.readouterr().err)
+        round_.handler.close()
+        if not was_interrupted:
+            break
+        interrupts += 1
+
+    assert interrupts > 20  # it was really in the middle of it
