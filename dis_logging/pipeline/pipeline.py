@@ -333,7 +333,7 @@ class Pipeline:
             last.callback(self._fallback.stop)
             for worker in self._senders:
                 last.callback(worker.stop)
-            last.callback(self._give_up_all)  # nothing is left by then, unless Ctrl-C has come
+            last.callback(self._give_up_interrupted)
             last.callback(self._give_up_rest, deadline)
             last.callback(self._finish_latest, deadline)
             self.flush(deadline, is_end=True)
@@ -357,9 +357,10 @@ class Pipeline:
         if not self._would_wait_for_itself():
             self._fallback.drain(deadline + _HANDOVER_TIME)
 
-    def _give_up_all(self) -> None:
-        self._delivery.abandon(_TOO_LATE)
-        if not self._would_wait_for_itself():
+    def _give_up_interrupted(self) -> None:
+        """Sees to what Ctrl-C has left; nothing otherwise."""
+        if self.stats().buffered and not self._would_wait_for_itself():
+            self._delivery.abandon(_TOO_LATE)
             self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
 
     def retire(self) -> None:
