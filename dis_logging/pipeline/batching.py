@@ -93,13 +93,14 @@ def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
 
 def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bool] | None) -> bool:
     """Moves entries of one key until one must wait (True) or does not fit (False)."""
-    cut.source = entries
+    cut.take_from(entries)
     with suppress(IndexError):  # the end; another thread may drop the last one at any time
         for cut.moving in iter(entries.popleft, None):
             entry = cut.moving
             fits = cut.fits(entry)
             if not fits or not (admits is None or admits(entry)):
                 entries.appendleft(entry)
+                cut.moving = None
                 return fits
             cut.add(entry)
     return True
@@ -108,7 +109,7 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
 def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> None:
     """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
     parked, queue = buffer.parked, buffer.queue
-    cut.source = queue
+    cut.take_from(queue)
     if not (busy or parked or admits):
         buffer.count_taken(*cut.fill(queue))
         return
@@ -118,13 +119,16 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
             entry = cut.moving
             if entry[KEY] in busy or entry[KEY] in parked:
                 buffer.park(entry)
+                cut.moving = None
             elif not cut.fits(entry):
                 queue.appendleft(entry)
+                cut.moving = None
                 break
             elif admits is None or admits(entry):
                 cut.add(entry)
             else:
                 buffer.park(entry)
+                cut.moving = None
             taken += 1
             size += len(entry[DATA])
     buffer.count_taken(taken, size)
@@ -148,6 +152,11 @@ class _Cut:
         self._payload = 0
         self._encoded = float(_BODY_MARGIN)
         self._asked = (0.0, 0, 0.0)  # what the three would be with the entry that was asked about last
+
+    def take_from(self, source: deque[Entry]) -> None:
+        """Says where the next entries are taken from."""
+        self.moving = None
+        self.source = source
 
     def fits(self, entry: Entry) -> bool:
         size = len(entry[DATA])
@@ -177,6 +186,7 @@ class _Cut:
                 encoded += size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
                 if (payload > max_bytes or encoded > MAX_BODY_BYTES or len(batch) >= max_records) and batch:
                     queue.appendleft(entry)
+                    self.moving = None
                     payload -= size
                     break
                 add(entry)
@@ -227,6 +237,7 @@ class _AggregatedCut(_Cut):
                 encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(key) + ENTRY_MARGIN)
                 if (payload > max_bytes or encoded > MAX_BODY_BYTES or records > max_records) and batch:
                     queue.appendleft(entry)
+                    self.moving = None
                     break
                 self._records, self._payload, self._encoded = records, payload, encoded
                 latest[key] = routing

@@ -39,6 +39,9 @@ from dis_logging.pipeline.stats import Acknowledged, Ledger
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
 
+# How often an attempt that is interrupted again and again is brought to its end.
+_MOST_TRIALS = 10
+
 
 class Sender(Protocol):
     """What the pipeline needs of a client: one attempt, which returns the refused entries by their index."""
@@ -175,6 +178,7 @@ class Delivery:
         self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
         self._lock = RLock()
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
+        self._has_abandoned = False
         self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
         self._busy_keys: set[str] = set()  # of those batches
         self._sending = 0
@@ -210,15 +214,19 @@ class Delivery:
                 self._more()
             if attempt.batch is None:
                 return False
-            self._send(attempt, attempt.batch, deadline)
+            if not attempt.batch.abandoned:
+                self._send(attempt, attempt.batch, deadline)
         finally:
-            while attempt.batch is not None and not attempt.is_over:
+            trials = range(_MOST_TRIALS)
+            for _ in trials:
+                if attempt.batch is None or attempt.is_over:
+                    break
                 try:
                     self._settle(attempt, attempt.batch)
-                except Exception:
-                    raise
-                except BaseException as error:  # Ctrl-C; what it came upon must be brought to an end
+                except BaseException as error:  # Ctrl-C, or a defect; what it came upon must be brought to an end
                     interrupt = error
+            else:
+                self._let_go(attempt)
             if interrupt is not None:
                 try:
                     raise interrupt
@@ -248,6 +256,7 @@ class Delivery:
         with self._lock:
             if self._trouble:
                 message = f"{message}; the last attempt failed: {self._trouble}"
+            self._has_abandoned = True
             self._adopt_orphans()
             self._take(self._buffer.take_all)
             left = [] if in_flight else [batch for batch in self._batches if batch.is_sending]
@@ -290,7 +299,8 @@ class Delivery:
         """Gives *attempt* the next batch to send, if there is one; returns whether there is a backlog for another thread."""
         with self._lock:
             now = time.monotonic()
-            self._adopt_orphans()
+            if not self._has_abandoned:  # else what there is waits for a further call of abandon
+                self._adopt_orphans()
             self._fail_overdue(now)
             if self._pace.is_slowing:
                 self._buffer.release(self._pace.released())
@@ -307,6 +317,7 @@ class Delivery:
                 batch.sent_at = now
                 self._sending += 1
                 attempt.batch = batch
+                attempt.part = batch.parts[0]
                 if self._circuit.is_open:
                     self._circuit.postpone_probe()  # this batch is the probe; meanwhile the rest goes to the fallback
             self._set_alarm()
@@ -432,7 +443,7 @@ class Delivery:
     # -- the attempt ------------------------------------------------------------------------------------------------
 
     def _send(self, attempt: _Attempt, batch: _Batch, deadline: float | None) -> None:
-        attempt.part = part = batch.parts[0]
+        part = attempt.part or batch.parts[0]
         timeout = min(batch.retry.deadline, deadline or batch.retry.deadline) - time.monotonic()
         self._ledger.requests += 1
         if part.attempts:
@@ -443,7 +454,7 @@ class Delivery:
             records, attempt.groups = self._records_of(part.entries)
             with delivering():
                 attempt.refused = self._sender.send(self._stream_name, records, timeout)
-            attempt.is_answered = True
+                attempt.is_answered = True
             self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
             attempt.error = failure
@@ -455,8 +466,8 @@ class Delivery:
         """Does what the answer asks for; called again after an interrupt it goes on where it was."""
         with self._lock:
             if batch.is_sending:  # until the end, so that no other thread touches the batch
-                if not batch.abandoned or attempt.is_judged:
-                    self._judge(attempt, batch)
+                if attempt.part is not None and (not batch.abandoned or attempt.is_judged):
+                    self._judge(attempt, batch, attempt.part)
                 if not batch.abandoned:
                     self._release(batch)
                 batch.is_sending = False
@@ -465,8 +476,14 @@ class Delivery:
             self._ledger.conclude_delivered(attempt.acknowledged)
         attempt.is_over = True
 
-    def _judge(self, attempt: _Attempt, batch: _Batch) -> None:
-        part = attempt.part or batch.parts[0]
+    def _let_go(self, attempt: _Attempt) -> None:
+        """Leaves the batch of *attempt* to a further one, whatever this one came to: there is a defect."""
+        with self._lock:
+            if attempt.batch is not None and attempt.batch.is_sending:
+                attempt.batch.is_sending = False
+                self._sending -= 1
+
+    def _judge(self, attempt: _Attempt, batch: _Batch, part: _Part) -> None:
         if not attempt.is_answered:  # interrupted on its way
             part.outcome_unknown = True
         elif attempt.error is not None:

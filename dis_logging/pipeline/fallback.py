@@ -154,24 +154,25 @@ class Fallback:
             untaken.append(stuck)
         with suppress(IndexError):  # the thread may take the last one meanwhile
             untaken += islice(iter(self._queue.popleft, None), len(self._queue))
-        self._show_untaken([pending for pending in untaken if not pending.is_told], deadline + _LAST_LINES_TIME)
-        while untaken:
-            pending = untaken[-1]
+        self._show_untaken(tuple(untaken), deadline + _LAST_LINES_TIME)
+        for pending in tuple(untaken):
             self._settle(pending)
-            if untaken and untaken[-1] is pending:
-                del untaken[-1]
+        self._untaken = [pending for pending in self._untaken if not pending.settled]
 
     def _show_untaken(self, untaken: Sequence[_Pending], until: float) -> None:
         """Gives each a line on stderr, and one to all that there is no time (*until*, monotonic), or no room, for."""
-        shown = 0
+        hidden = 0
         for number, pending in enumerate(untaken):
-            if number and time.monotonic() >= until:
-                break
+            if pending.is_told:  # by a thread that closes, too, or before Ctrl-C
+                continue
             pending.is_told = True
-            shown += self._last_resort(pending, "the fallback did not take it in time", patience=0.0)
-        if shown < len(untaken):
+            if (number and time.monotonic() >= until) or not self._last_resort(
+                pending, "the fallback did not take it in time", patience=0.0
+            ):
+                hidden += 1
+        if hidden:
             self._write(
-                f"dis_logging: not delivered: {len(untaken) - shown} more, which the fallback did not take in time and "
+                f"dis_logging: not delivered: {hidden} more, which the fallback did not take in time and "
                 "which there was no time to show\n",
                 patience=_LAST_LINES_TIME,  # whoever reads stderr may be behind with the lines before
             )

@@ -271,6 +271,7 @@ class Pipeline:
                     if progress != self._progress:
                         progress, moved_at = self._progress, now
                     if (not self._worker.is_alive or now - moved_at > _PATIENCE) and self._help(latest):
+                        progress = self._progress  # what this thread does says nothing of the worker
                         continue
                     bell.wait(min(_PATIENCE, latest - now))
         finally:

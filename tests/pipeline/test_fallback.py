@@ -1,9 +1,11 @@
 """Handing failures over: what the whole handler cannot show, because it takes two threads at a certain moment."""
 
+import io
 import logging
+import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -113,6 +115,36 @@ class BlockingOnce(Blocking):
             RememberingHandler.emit(self, record)
         else:
             super().emit(record)
+
+
+def test_two_threads_that_close_show_each_failure_once(blocking: Blocking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the first is showing."""
+    rig = Rig(blocking)
+    for number in range(40):
+        rig.put(f"record {number}")
+    assert blocking.entered.wait(20)
+    deadline = time.monotonic() + 0.5
+    second = threading.Thread(target=rig.fallback.drain, args=(deadline,))
+    lines: list[str] = []
+
+    class Stderr(io.StringIO):
+        def write(self, text: str) -> int:
+            lines.append(text)
+            if len(lines) == 20:
+                second.start()
+            if len(lines) == 30:
+                second.join(20)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Stderr())
+
+    rig.fallback.drain(deadline)
+
+    # On a busy machine the time may be up before the last are shown.
+    shown = Counter(line.rpartition(": ")[2].strip() for line in lines if "there was no time to show" not in line)
+    assert len(shown) >= 20
+    assert set(shown.values()) == {1}
+    assert rig.ledger.snapshot().failed == 40
 
 
 def test_one_thread_at_a_time_hands_over(no_thread: NoThread) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -42,8 +43,12 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
-def interrupt_after(steps: int, action: Callable[[], object]) -> bool:
-    """Runs *action* with a Ctrl-C after so many calls and returns within the pipeline; returns whether it got so far."""
+class SignalError(Exception):
+    """What a signal handler of the application raises, such as one that limits the time with an alarm."""
+
+
+def interrupt_after(steps: int, error: type[BaseException], action: Callable[[], object]) -> bool:
+    """Runs *action*, raising *error* after so many calls and returns within the pipeline; returns whether it got so far."""
     remaining = itertools.count(steps, -1)
 
     def interrupt(frame: FrameType, event: str, _: object) -> None:
@@ -51,18 +56,17 @@ def interrupt_after(steps: int, action: Callable[[], object]) -> bool:
         # Not as a generator is closed: what is raised there reaches nobody.
         is_place = event in ("call", "c_return") and not frame.f_code.co_flags & inspect.CO_GENERATOR
         if is_place and frame.f_code.co_filename.startswith(PIPELINE) and next(remaining) == 0:
-            raise KeyboardInterrupt
+            raise error
 
     gc.disable()  # what is raised in a callback of the garbage collector reaches nobody
     sys.setprofile(interrupt)
     try:
-        action()
-    except KeyboardInterrupt:
-        return True
+        with suppress(error):
+            action()
     finally:
         sys.setprofile(None)
         gc.enable()
-    return False
+    return next(remaining) < 0
 
 
 class Round:
@@ -99,9 +103,16 @@ class Round:
 
 
 @pytest.mark.parametrize("faults", FAULTS)
-@pytest.mark.parametrize("action", ["flush", "close"])
+@pytest.mark.parametrize(
+    ("action", "error"), [("flush", KeyboardInterrupt), ("flush", SignalError), ("close", KeyboardInterrupt)]
+)
 def test_an_interrupt_costs_no_record_and_wedges_nothing(
-    dis: DISEmulator, logger: logging.Logger, capsys: pytest.CaptureFixture[str], action: str, faults: str
+    dis: DISEmulator,
+    logger: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    action: str,
+    error: type[BaseException],
+    faults: str,
 ) -> None:
     interrupts = 0
     for number in itertools.count(1):
@@ -109,7 +120,7 @@ def test_an_interrupt_costs_no_record_and_wedges_nothing(
         dis.play(*FAULTS[faults])
         round_ = Round(dis, logger, number)
 
-        was_interrupted = interrupt_after(number * EVERY, getattr(round_.handler, action))
+        was_interrupted = interrupt_after(number * EVERY, error, getattr(round_.handler, action))
 
         if action == "flush":
             assert round_.handler.flush(20)
