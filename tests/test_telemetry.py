@@ -122,14 +122,14 @@ def test_a_callback_that_ends_its_thread_costs_no_verdict(dis: DISEmulator, fall
 
     handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, flush_interval=60, on_verdict=leave)
     dis.play(RefuseEntries("DIS.4302", where=[3]))
-    for number in range(10):
+    for number in range(30):
         log(handler, f"text {number}")
     log(handler, "severe", logging.ERROR)
-    assert dis.wait_for(lambda _: handler.stats().buffered == 0)
+    assert handler.flush(20)
     handler.close()
 
     stats = handler.stats()
-    assert (stats.delivered, stats.failed) == (dis.record_count(STREAM), len(fallback.records)) == (10, 1)
+    assert (stats.delivered, stats.failed) == (dis.record_count(STREAM), len(fallback.records)) == (30, 1)
     assert all(request.entry_count for request in dis.requests)
 
 

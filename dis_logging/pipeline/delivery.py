@@ -39,8 +39,9 @@ from dis_logging.pipeline.stats import Acknowledged, Ledger
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
 
-# How often an attempt that is interrupted again and again is brought to its end.
-_MOST_TRIALS = 10
+# How often an attempt that is interrupted again and again is to be brought to its end. Made here, as Ctrl-C might come upon
+# the call.
+_TRIALS = range(10)
 
 
 class Sender(Protocol):
@@ -217,8 +218,7 @@ class Delivery:
             if not attempt.batch.abandoned:
                 self._send(attempt, attempt.batch, deadline)
         finally:
-            trials = range(_MOST_TRIALS)
-            for _ in trials:
+            for _ in _TRIALS:
                 if attempt.batch is None or attempt.is_over:
                     break
                 try:
@@ -477,11 +477,14 @@ class Delivery:
         attempt.is_over = True
 
     def _let_go(self, attempt: _Attempt) -> None:
-        """Leaves the batch of *attempt* to a further one, whatever this one came to: there is a defect."""
+        """Leaves the batch of *attempt* to a further one, whatever this one came to: there is a defect, here or in *on_verdict*."""
         with self._lock:
             if attempt.batch is not None and attempt.batch.is_sending:
                 attempt.batch.is_sending = False
                 self._sending -= 1
+        if attempt.acknowledged is not None:
+            attempt.acknowledged.untold = iter(())
+            self._ledger.conclude_delivered(attempt.acknowledged)
 
     def _judge(self, attempt: _Attempt, batch: _Batch, part: _Part) -> None:
         if not attempt.is_answered:  # interrupted on its way
