@@ -121,7 +121,7 @@ def test_a_fault_that_passes_loses_nothing(
 def test_a_fault_that_stays_loses_nothing(
     dis: DISEmulator, fallback: RememberingHandler, fault: Fault, code: str, unknown: bool
 ) -> None:
-    options = {**QUICK, "delivery_timeout": 0.2, "max_batch_records": 500}
+    options = {**QUICK, "delivery_timeout": 1, "max_batch_records": 500}
     handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, **options)
 
     with dis.rule(fault):
