@@ -484,6 +484,7 @@ class Delivery:
                 self._sending -= 1
         if attempt.acknowledged is not None:
             attempt.acknowledged.untold = iter(())
+            self._ledger.count_delivered(attempt.acknowledged)
             self._ledger.conclude_delivered(attempt.acknowledged)
 
     def _judge(self, attempt: _Attempt, batch: _Batch, part: _Part) -> None:

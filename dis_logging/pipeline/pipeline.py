@@ -33,7 +33,7 @@ _SPARE_BYTES = 8 * 1024 * 1024
 _SENDER_IDLE = 1.0
 _TOO_LATE = "the handler was closed before it could be sent"
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
-_HANDOVER_TIME = 0.2
+_HANDOVER_TIME = 0.1
 # What a fallback takes for one record, on a slow or a busy machine. The end leaves it the time for what still waits, up to a half of
 # shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by then is on stderr only.
 _HANDOVER_SECONDS = 100e-6
