@@ -1,8 +1,10 @@
 """Fixtures that most tests need: a local DIS, a logger of one's own, a fallback that remembers."""
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
@@ -37,6 +39,21 @@ class RememberingHandler(logging.Handler):
     def codes(self) -> list[str]:
         """The records' dis_error_code, in the order they came."""
         return [vars(record)["dis_error_code"] for record in self.records]
+
+
+@contextmanager
+def no_thread() -> Iterator[None]:
+    """Lets no thread of a handler start meanwhile, as when the system has no more to give."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("dis_logging"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
 
 
 def assert_accounts_balance(

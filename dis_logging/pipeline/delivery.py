@@ -213,10 +213,11 @@ class Delivery:
         try:
             if self._claim(attempt):
                 self._more()
-            if attempt.batch is None:
+            batch, part = attempt.batch, attempt.part
+            if batch is None or part is None:
                 return False
-            if not attempt.batch.abandoned:
-                self._send(attempt, attempt.batch, deadline)
+            if not batch.abandoned:
+                self._send(attempt, batch, part, deadline)
         finally:
             for _ in _TRIALS:
                 if attempt.batch is None or attempt.is_over:
@@ -442,8 +443,7 @@ class Delivery:
 
     # -- the attempt ------------------------------------------------------------------------------------------------
 
-    def _send(self, attempt: _Attempt, batch: _Batch, deadline: float | None) -> None:
-        part = attempt.part or batch.parts[0]
+    def _send(self, attempt: _Attempt, batch: _Batch, part: _Part, deadline: float | None) -> None:
         timeout = min(batch.retry.deadline, deadline or batch.retry.deadline) - time.monotonic()
         self._ledger.requests += 1
         if part.attempts:
@@ -493,17 +493,16 @@ class Delivery:
         elif attempt.error is not None:
             if batch.parts and batch.parts[0] is part and part.entries:
                 self._take_refusal(batch, part, attempt.error)
-            if batch.failures:  # an interrupt kept them from the fallback
-                self._fail(batch.failures)
         else:
             if not attempt.is_judged:
                 self._take_answer(attempt, batch, part, _by_entry(part.entries, attempt.refused, attempt.groups))
             if attempt.acknowledged is not None:
                 self._ledger.count_delivered(attempt.acknowledged)
-            self._fail(batch.failures)
             if attempt.again is not None:
                 error, progress, pause = attempt.again
                 self._retry_later(batch, error, progress=progress, pause=pause)
+        if batch.failures:
+            self._fail(batch.failures)
 
     def _records_of(self, entries: list[Entry]) -> tuple[Sequence[WireEntry], Sequence[Sequence[int]] | None]:
         """Returns the DIS records for *entries*, and the indices of those in each, None when each has its own."""

@@ -87,9 +87,8 @@ class Worker:
             pass
         finally:
             self._starting.release()
-        if (
-            self._thread is None and self._rung
-        ):  # it has ended meanwhile, and whoever woke it at its end found the lock taken
+        # It may have ended meanwhile, when whoever woke it at its end found the lock taken.
+        if self._thread is None and self._rung:
             self._start()
 
     def _run(self) -> None:

@@ -6,8 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from dis_logging.pipeline import fallback as module
 from dis_logging.pipeline.entry import Failure
 from dis_logging.pipeline.fallback import Fallback
 from dis_logging.pipeline.stats import Ledger
-from tests.conftest import RememberingHandler
-
-NoThread = Callable[[], AbstractContextManager[None]]
+from tests.conftest import RememberingHandler, no_thread
 
 
 class Blocking(RememberingHandler):
@@ -53,22 +50,6 @@ class Rig:
         else:
             self.ledger.passed_by += 1
         return Failure(entry, "overflow", "full", 0, outcome_unknown=False, buffered=buffered)
-
-
-@pytest.fixture
-def no_thread(monkeypatch: pytest.MonkeyPatch) -> NoThread:
-    """Makes a context in which no thread can be started."""
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    @contextmanager
-    def context() -> Iterator[None]:
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse)
-            yield
-
-    return context
 
 
 @pytest.fixture
@@ -147,7 +128,7 @@ def test_two_threads_that_close_show_each_failure_once(blocking: Blocking, monke
     assert rig.ledger.snapshot().failed == 40
 
 
-def test_one_thread_at_a_time_hands_over(no_thread: NoThread) -> None:
+def test_one_thread_at_a_time_hands_over() -> None:
     """A thread that flushes hands over while none can be started; then one starts after all."""
     handler = BlockingOnce()
     rig = Rig(handler)
@@ -169,7 +150,7 @@ def test_one_thread_at_a_time_hands_over(no_thread: NoThread) -> None:
     rig.fallback.stop()
 
 
-def test_what_comes_at_the_end_of_a_turn_is_handed_over(no_thread: NoThread) -> None:
+def test_what_comes_at_the_end_of_a_turn_is_handed_over() -> None:
     """The thread finds the turn taken by another, which has just seen that nothing waits."""
     handler = RememberingHandler()
     rig = Rig(handler)

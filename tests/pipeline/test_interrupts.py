@@ -5,9 +5,8 @@ import inspect
 import itertools
 import logging
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -18,7 +17,7 @@ import dis_logging.pipeline
 from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Fault, Refuse, RefuseEntries
-from tests.conftest import STREAM, RememberingHandler
+from tests.conftest import STREAM, RememberingHandler, no_thread
 
 PIPELINE = str(Path(dis_logging.pipeline.__file__).parent)
 EVERY = 3  # calls and returns; a prime, to meet other functions with each interrupt
@@ -31,16 +30,10 @@ FAULTS: dict[str, list[Fault]] = {
 
 
 @pytest.fixture(autouse=True)
-def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets none of the handler's threads start."""
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("dis_logging"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+def main_thread_delivers() -> Iterator[None]:
+    """Leaves the delivery to the thread that flushes."""
+    with no_thread():
+        yield
 
 
 class SignalError(Exception):
