@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dis_logging import DISHandler
+from dis_logging import DISHandler, Verdict
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Behave, Exchange, Fault, Hang, Refuse, RefuseEntries, Reset
 from dis_logging.emulator.journal import ReceivedRequest
@@ -97,6 +97,41 @@ def log_batches(handler: DISHandler, count: int = LOGGERS, size: int = 5) -> lis
 
 def unanswered(dis: DISEmulator) -> int:
     return sum(request.status is None for request in dis.requests)
+
+
+def test_an_interrupted_callback_leaves_alone_what_another_thread_sends_by_then(
+    dis: DISEmulator, fallback: RememberingHandler
+) -> None:
+    """The callback hears of one entry while the other, which DIS refused for the moment, goes again."""
+    hold = Hold()
+    dis.play(RefuseEntries("DIS.4303", where=[1]), hold)
+
+    def leave(verdict: Verdict) -> None:
+        if verdict.name == "busy" and dis.record_count(STREAM) == 1:
+            assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+            raise SystemExit(1)
+
+    handler = DISHandler(
+        **dis.handler_options(STREAM),
+        fallback=fallback,
+        flush_interval=60,
+        backoff_initial=0.001,
+        backoff_max=0.001,
+        on_verdict=leave,
+    )
+    for text in ("one", "two"):
+        handler.handle(logging.LogRecord("busy", logging.INFO, __file__, 1, text, None, None))
+    flushing = threading.Thread(target=handler.flush, args=(20,))
+    flushing.start()
+    assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+    handler.handle(logging.LogRecord("other", logging.ERROR, __file__, 1, "three", None, None))
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 2)
+
+    assert len(dis.requests) == 3  # two of the busy logger, one of the other
+    hold.release()
+    flushing.join(20)
+    assert_accounts_balance(handler, dis, fallback, ["one", "two", "three"])
+    assert [record.text for record in dis.records(STREAM)].count("two") == 1
 
 
 def further_senders(handler: DISHandler) -> int:

@@ -99,6 +99,7 @@ class _Attempt:
         "is_answered",
         "is_judged",
         "is_over",
+        "is_released",
         "part",
         "refused",
     )
@@ -113,6 +114,7 @@ class _Attempt:
         self.acknowledged: Acknowledged | None = None  # what DIS took
         self.again: _Again | None = None  # what it may take later
         self.is_judged = False  # every entry of the part has gone where the answer sends it
+        self.is_released = False  # the batch is free for the next attempt, perhaps of another thread
         self.is_over = False
 
 
@@ -465,13 +467,14 @@ class Delivery:
     def _settle(self, attempt: _Attempt, batch: _Batch) -> None:
         """Does what the answer asks for; called again after an interrupt it goes on where it was."""
         with self._lock:
-            if batch.is_sending:  # until the end, so that no other thread touches the batch
+            if not attempt.is_released:
                 if attempt.part is not None and (not batch.abandoned or attempt.is_judged):
                     self._judge(attempt, batch, attempt.part)
                 if not batch.abandoned:
                     self._release(batch)
-                batch.is_sending = False
+                batch.is_sending = False  # only now: until then no other thread touches the batch
                 self._sending -= 1
+                attempt.is_released = True
         if attempt.acknowledged is not None:
             self._ledger.conclude_delivered(attempt.acknowledged)
         attempt.is_over = True
@@ -479,9 +482,10 @@ class Delivery:
     def _let_go(self, attempt: _Attempt) -> None:
         """Leaves the batch of *attempt* to a further one, whatever this one came to: there is a defect, here or in *on_verdict*."""
         with self._lock:
-            if attempt.batch is not None and attempt.batch.is_sending:
+            if attempt.batch is not None and not attempt.is_released:
                 attempt.batch.is_sending = False
                 self._sending -= 1
+                attempt.is_released = True
         if attempt.acknowledged is not None:
             attempt.acknowledged.untold = iter(())
             self._ledger.count_delivered(attempt.acknowledged)
