@@ -57,22 +57,28 @@ def take_batch(
         if _take_parked(cut, buffer, busy, admits):
             _take_queued(cut, buffer, busy, admits)
     except BaseException:
-        _put_back(cut, buffer)
+        _repair(cut, buffer)
         raise
     return batch
 
 
-def _put_back(cut: _Cut, buffer: Buffer) -> None:
+def _repair(cut: _Cut, buffer: Buffer) -> None:
     """Repairs what an interrupt has left: an entry between two places, a key that was just taken, and the counters."""
-    entry, source = cut.moving, cut.source
-    if entry is not None and not (
-        (cut.batch and cut.batch[-1] is entry)
-        or (source and source[0] is entry)
-        or ((parked := buffer.parked.get(entry[KEY])) and parked[-1] is entry)
-    ):
-        source.appendleft(entry)
-    buffer.release(list(buffer.parked))
+    entry = cut.moving
+    if entry is not None and not _has_place(entry, cut, buffer):
+        cut.source.appendleft(entry)
+    buffer.release(list(buffer.parked))  # nobody knows which key it was; those that must wait are looked at in vain
     buffer.recount_taken()
+
+
+def _has_place(entry: Entry, cut: _Cut, buffer: Buffer) -> bool:
+    """Returns whether *entry*, the last one taken, is in the batch, back where it was, or parked."""
+    parked = buffer.parked.get(entry[KEY])
+    return bool(
+        (cut.batch and cut.batch[-1] is entry)
+        or (cut.source and cut.source[0] is entry)
+        or (parked and parked[-1] is entry)
+    )
 
 
 def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> bool:
@@ -94,7 +100,7 @@ def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
 def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bool] | None) -> bool:
     """Moves entries of one key until one must wait (True) or does not fit (False)."""
     cut.take_from(entries)
-    with suppress(IndexError):  # the end; another thread may drop the last one at any time
+    with suppress(IndexError):
         for cut.moving in iter(entries.popleft, None):
             entry = cut.moving
             fits = cut.fits(entry)
@@ -139,7 +145,8 @@ class _Cut:
     A batch in the making: `fits` tells whether an entry may still be added, `add` adds the one that was asked about.
 
     Entries are taken by ``for cut.moving in iter(source.popleft, None)``: between taking one and knowing it as *moving* the
-    interpreter lets no signal handler run, as it does after a call.
+    interpreter lets no signal handler run, as it does after a call. None never comes; the end is an IndexError, which may be
+    there at any time, as another thread may drop the last entry.
     """
 
     def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
@@ -178,7 +185,7 @@ class _Cut:
         batch, add = self.batch, self.batch.append
         before, payload, encoded = len(batch), self._payload, self._encoded
         max_records, max_bytes = self._max_records, self._max_bytes
-        with suppress(IndexError):  # the end
+        with suppress(IndexError):
             for self.moving in iter(queue.popleft, None):
                 entry = self.moving
                 size = len(entry[DATA])

@@ -39,8 +39,8 @@ from dis_logging.pipeline.stats import Acknowledged, Ledger
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
 
-# How often an attempt that is interrupted again and again is to be brought to its end. Made here, as Ctrl-C might come upon
-# the call.
+# How often an attempt that is interrupted again and again is to be brought to its end before it is let go. Made here, as
+# Ctrl-C might come upon the call.
 _TRIALS = range(10)
 
 
@@ -181,9 +181,9 @@ class Delivery:
         self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
         self._lock = RLock()
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
-        self._has_abandoned = False
-        self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
         self._busy_keys: set[str] = set()  # of those batches
+        self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
+        self._has_abandoned = False  # orphans are left to a further call of abandon
         self._sending = 0
         self._linger_until: float | None = None  # when what waits in the buffer is due
         self._trouble = ""  # why the last request failed as a whole; empty since one did not
@@ -234,7 +234,7 @@ class Delivery:
                 try:
                     raise interrupt
                 finally:
-                    interrupt = None
+                    interrupt = None  # else its traceback and this frame would keep each other alive
         return True
 
     @property
@@ -302,7 +302,7 @@ class Delivery:
         """Gives *attempt* the next batch to send, if there is one; returns whether there is a backlog for another thread."""
         with self._lock:
             now = time.monotonic()
-            if not self._has_abandoned:  # else what there is waits for a further call of abandon
+            if not self._has_abandoned:
                 self._adopt_orphans()
             self._fail_overdue(now)
             if self._pace.is_slowing:
@@ -456,7 +456,7 @@ class Delivery:
             records, attempt.groups = self._records_of(part.entries)
             with delivering():
                 attempt.refused = self._sender.send(self._stream_name, records, timeout)
-                attempt.is_answered = True
+                attempt.is_answered = True  # at once: if Ctrl-C comes from here on, the answer still counts
             self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
             attempt.error = failure

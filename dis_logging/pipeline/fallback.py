@@ -264,13 +264,15 @@ class Fallback:
     def _settle(self, pending: _Pending) -> None:
         if pending.settled:
             return
-        entry, code, message, *_, buffered = pending.failure
+        failure = pending.failure
         if pending.is_untold:
-            is_first = self._ledger.settle_dropped(entry, buffered=buffered, pending=pending)
+            is_first = self._ledger.settle_dropped(failure.entry, buffered=failure.buffered, pending=pending)
         else:
-            is_first = self._ledger.settle_failed(entry, buffered=buffered, code=code, message=message, pending=pending)
-        if is_first and pending.in_backlog and not buffered:
-            size = len(entry[DATA]) + key_bytes(entry)
+            is_first = self._ledger.settle_failed(
+                failure.entry, buffered=failure.buffered, code=failure.code, message=failure.message, pending=pending
+            )
+        if is_first and pending.in_backlog and not failure.buffered:
+            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
             self._overflow_entries -= 1
             self._overflow_bytes -= size
 
