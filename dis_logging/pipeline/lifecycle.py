@@ -13,6 +13,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import get_ident
 from types import FrameType
 from typing import Any, Protocol
@@ -146,11 +147,10 @@ def _settle_all() -> None:
     deadline = budget.deadline(max(pipeline.shutdown_timeout for pipeline in pipelines))
     for pipeline in pipelines:  # all at once: their threads work while this one waits for the first
         pipeline.begin_flush()
-    try:
-        for pipeline in pipelines:
-            pipeline.settle(deadline)
-    finally:
-        budget.charge(started)
+    with ExitStack() as settling:  # each of them, even if Ctrl-C ends the waiting for another
+        settling.callback(budget.charge, started)
+        for pipeline in reversed(pipelines):
+            settling.callback(pipeline.settle, deadline)
 
 
 def _flush_when_child_ends() -> None:

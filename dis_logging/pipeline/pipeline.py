@@ -319,9 +319,13 @@ class Pipeline:
         self._settle(deadline, self._wake)
 
     def _settle(self, deadline: float, wake: Callable[[], None]) -> None:
-        if not self._finish(self.ledger.next_epoch(), deadline, wake):
-            self._delivery.abandon("the process ended before it could be sent")
-        self._fallback.drain(deadline + _HANDOVER_TIME)
+        is_finished = False
+        try:
+            is_finished = self._finish(self.ledger.next_epoch(), deadline, wake)
+        finally:  # Ctrl-C may end the waiting, but then nothing more may follow
+            if not is_finished:
+                self._delivery.abandon("the process ended before it could be sent")
+            self._fallback.drain(deadline + _HANDOVER_TIME)
 
     def close(self, deadline: float) -> None:
         """Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback."""

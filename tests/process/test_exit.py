@@ -448,6 +448,26 @@ def test_the_end_is_bounded_with_many_slow_fallbacks(dis: DISEmulator, programs:
     assert float(ended.output) <= 1 + GRACE
 
 
+def test_ctrl_c_again_and_again_at_the_end_loses_nothing(dis: DISEmulator, programs: Programs) -> None:
+    """DIS hangs, and somebody who does not want to wait for it ends the waiting of both handlers, and logging's own."""
+    with dis.rule(Hang()):
+        ended = programs.run(
+            """
+            import atexit, signal
+            from application import make_logger
+            for name in ("one", "two"):
+                logger = make_logger(f"app.{name}")
+                for number in range(50):
+                    logger.info("record %s %d", name, number)
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.2, 0.2)  # runs first
+            """,
+            shutdown_timeout=20,
+        )
+
+    assert ended.reported == numbered("record one", 50) + numbered("record two", 50)
+
+
 def test_a_fallback_that_is_stuck_at_the_end_costs_no_more_than_promised(dis: DISEmulator, programs: Programs) -> None:
     with dis.rule(Hang()):
         ended = programs.run(
