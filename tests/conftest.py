@@ -1,9 +1,10 @@
 """Fixtures that most tests need: a local DIS, a logger of one's own, a fallback that remembers."""
 
 import logging
+import math
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 from dis_logging import DISHandler, HandlerStats
 from dis_logging.emulator import DISEmulator
+from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
+from dis_logging.pipeline.entry import Entry
+from dis_logging.pipeline.stats import Acknowledged, Ledger
 
 STREAM = "app-logs"
 
@@ -42,18 +46,46 @@ class RememberingHandler(logging.Handler):
 
 
 @contextmanager
-def no_thread() -> Iterator[None]:
-    """Lets no thread of a handler start meanwhile, as when the system has no more to give."""
+def no_thread(prefix: str = "dis_logging", times: float = math.inf) -> Iterator[list[str]]:
+    """
+    Lets no thread whose name begins with *prefix* start, as when the system has no more to give; gives the refused names.
+
+    Args:
+        times: how many are refused; those after them start.
+    """
     start = threading.Thread.start
+    refused: list[str] = []
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("dis_logging"):
+        if thread.name.startswith(prefix) and len(refused) < times:
+            refused.append(thread.name)
             raise RuntimeError("can't start new thread")
         start(thread)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        yield
+        yield refused
+
+
+def make_buffer(ledger: Ledger | None = None) -> Buffer:
+    """Returns a buffer that is never full and wakes nobody."""
+    return Buffer(
+        ledger or Ledger(),
+        max_records=10**6,
+        max_bytes=10**9,
+        policy=OverflowPolicy.FALLBACK,
+        block_timeout=0,
+        flush_level=50,
+        wake=lambda: None,
+        overflow=lambda entry: None,
+    )
+
+
+def settle_delivered(ledger: Ledger, entries: Collection[Entry]) -> None:
+    """Counts *entries*, taken from a buffer, as acknowledged, and tells of them."""
+    acknowledged = Acknowledged(entries)
+    ledger.count_delivered(acknowledged)
+    ledger.conclude_delivered(acknowledged)
 
 
 def assert_accounts_balance(

@@ -1,6 +1,5 @@
 """Several requests at once: when they overlap, when they must not, and which threads there are."""
 
-import itertools
 import logging
 import random
 import threading
@@ -16,7 +15,7 @@ from dis_logging import DISHandler, Verdict
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Behave, Exchange, Fault, Hang, Refuse, RefuseEntries, Reset
 from dis_logging.emulator.journal import ReceivedRequest
-from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
+from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance, no_thread
 
 LOGGERS = 20
 
@@ -420,26 +419,50 @@ def test_close_is_bounded_while_several_requests_hang_and_leaves_no_thread(
     assert not worker.is_alive  # the others, ending, have not started it again
 
 
+class Meanwhile:
+    """Does *action* while a request waits for its answer."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+
+    def play(self, exchange: Exchange) -> None:
+        """Acts, then serves the request."""
+        self._action()
+        Behave().play(exchange)
+
+
+def test_a_record_that_comes_while_close_delivers_takes_nothing_away_from_it(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_batch_records=10, flush_interval=60)
+    late = [f"late {number}" for number in range(30)]
+
+    def log_when_it_takes_no_more() -> None:
+        assert dis.wait_for(lambda _: "closed" in repr(handler))
+        log(handler, "very late")
+
+    def log_late() -> None:
+        for text in late:
+            log(handler, text)
+
+    dis.play(Meanwhile(log_late), Meanwhile(log_when_it_takes_no_more))
+    log(handler, "first")
+    handler.close()
+
+    assert_accounts_balance(handler, dis, fallback, ["first", *late, "very late"])
+    assert {*late} <= {record.text for record in dis.records(STREAM)}
+
+
 def test_a_thread_that_cannot_be_started_costs_nothing(
     dis: DISEmulator,
     make: Callable[..., DISHandler],
     fallback: RememberingHandler,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     handler = make(max_in_flight=4)
     first = earn_trust(handler)
-    start, refused = threading.Thread.start, itertools.count()
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("dis_logging-sender-"):
-            next(refused)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with dis.rule(Hang(0.005)):
+    with dis.rule(Hang(0.005)), no_thread("dis_logging-sender-") as refused:
         texts = log_batches(handler)
         assert handler.flush()
 
-    assert next(refused) > 0
+    assert refused
     assert_accounts_balance(handler, dis, fallback, [first, *texts])

@@ -275,7 +275,8 @@ def test_a_certificate_that_is_not_verified_costs_no_record_and_no_warning(fallb
         DISEmulator(streams={STREAM: 1}, tls=server_context(trustme.CA())) as dis,
     ):
         warnings.simplefilter("error")
-        handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, verify=False, **QUICK)
+        options = {**QUICK, "request_timeout": 20}  # no attempt may end for another reason
+        handler = DISHandler(**dis.handler_options(STREAM), fallback=fallback, verify=False, **options)
         ship(handler, TEXTS)
 
         stats = assert_accounts_balance(handler, dis, fallback, TEXTS)

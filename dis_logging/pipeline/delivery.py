@@ -20,7 +20,7 @@ from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer
 from dis_logging.pipeline.entry import KEY, Entry, Failure, FailureReason
 from dis_logging.pipeline.pace import Pace, cost_among_others, cost_of
-from dis_logging.pipeline.reentry import delivering
+from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.retry import (
     MAX_LONE_REFUSALS,
     MAX_RETRY_AFTER,
@@ -193,7 +193,9 @@ class Delivery:
         self._gate_until = 0.0  # nothing is sent before, after an error of the whole service
         self._circuit = policy.new_circuit()
         self._lone_refusals = 0
-        self._demands = 0  # flushes under way: everything is due
+        #: How many flushes are under way, for which everything is due. Raised and lowered by a plain ``+=``, as Ctrl-C upon
+        #: a call could leave one too many for good.
+        self.demands = 0
 
     # -- what the threads call --------------------------------------------------------------------------------------
 
@@ -241,14 +243,6 @@ class Delivery:
     def is_sending(self) -> bool:
         """Whether a request is under way."""
         return self._sending > 0
-
-    def demand(self) -> None:
-        """Makes everything due, until `release` is called as often."""
-        self._demands += 1
-
-    def release(self) -> None:
-        """Ends a `demand`."""
-        self._demands -= 1
 
     def abandon(self, message: str, *, in_flight: bool = True) -> bool:
         """
@@ -306,7 +300,7 @@ class Delivery:
                 self._adopt_orphans()
             self._fail_overdue(now)
             if self._pace.is_slowing:
-                self._buffer.release(self._pace.released())
+                self._pace.release(self._buffer.release)
             if self._circuit.blocks(now):
                 self._fail_all_due(now)
                 self._set_alarm()
@@ -417,7 +411,7 @@ class Delivery:
         if self._linger_until is None:
             self._linger_until = now + self._flush_interval
         return (
-            self._demands > 0
+            self.demands > 0
             or self._buffer.urgent
             or count >= self._enough.max_records
             or size >= self._enough.max_bytes
@@ -454,15 +448,18 @@ class Delivery:
         part.attempts += 1
         try:
             records, attempt.groups = self._records_of(part.entries)
-            with delivering():
-                attempt.refused = self._sender.send(self._stream_name, records, timeout)
-                attempt.is_answered = True  # at once: if Ctrl-C comes from here on, the answer still counts
+            run_delivering(lambda: self._request(attempt, records, timeout))
             self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
             attempt.error = failure
         except Exception as failure:  # a defect must cost a retry, not a batch
-            attempt.error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")
+            if not attempt.is_answered:
+                attempt.error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")
         attempt.is_answered = True
+
+    def _request(self, attempt: _Attempt, records: Sequence[WireEntry], timeout: float) -> None:
+        attempt.refused = self._sender.send(self._stream_name, records, timeout)
+        attempt.is_answered = True  # at once: if Ctrl-C comes from here on, the answer still counts
 
     def _settle(self, attempt: _Attempt, batch: _Batch) -> None:
         """Does what the answer asks for; called again after an interrupt it goes on where it was."""

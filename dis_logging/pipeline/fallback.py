@@ -18,7 +18,7 @@ from dis_logging import options
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
 from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, created_of, key_bytes
-from dis_logging.pipeline.reentry import delivering
+from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.stats import Bell, Ledger
 from dis_logging.pipeline.worker import Worker
 
@@ -245,14 +245,7 @@ class Fallback:
                 self._last_resort(pending)
                 return
             record = failed_record(failure, self._stream_name, id(self))
-            with delivering(fallback_of=id(self)):
-                # Logger.callHandlers checks the level, Handler.handle does not; the user set it for a reason.
-                if record.levelno < handler.level:
-                    return
-                if _is_closed_for_good(handler):
-                    self._last_resort(pending, "the fallback is closed")
-                else:
-                    handler.handle(record)
+            run_delivering(lambda: self._give(handler, record, pending), fallback_of=id(self))
         except BaseException as error:
             self._last_resort(pending, f"the fallback raised {type(error).__name__}")
             if not isinstance(error, Exception):
@@ -260,6 +253,15 @@ class Fallback:
         finally:
             pending.is_told = True
             self._settle(pending)
+
+    def _give(self, handler: logging.Handler, record: logging.LogRecord, pending: _Pending) -> None:
+        # Logger.callHandlers checks the level, Handler.handle does not; the user set it for a reason.
+        if record.levelno < handler.level:
+            return
+        if _is_closed_for_good(handler):
+            self._last_resort(pending, "the fallback is closed")
+        else:
+            handler.handle(record)
 
     def _settle(self, pending: _Pending) -> None:
         if pending.settled:

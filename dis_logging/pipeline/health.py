@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from dis_logging.pipeline.reentry import delivering
+from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.stats import Ledger
 
 _logger = logging.getLogger("dis_logging")
@@ -85,5 +85,4 @@ class Health:
 def _say(level: int, message: str, *args: object) -> None:
     # Without any handler Python would write it on stderr, where the fallback of such a program has told it already.
     if _logger.hasHandlers():
-        with delivering():
-            _logger.log(level, message, *args)
+        run_delivering(lambda: _logger.log(level, message, *args))

@@ -8,7 +8,7 @@ will take. No threads, no waiting: the delivery asks, and tells what came of it,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dis_logging.client.wire import COMMON_RATE_BYTES, COMMON_RATE_RECORDS
@@ -70,7 +70,7 @@ class Pace:
         return bool(self._by_partition or self._by_place)
 
     def admits(self, entry: Entry) -> bool:
-        """Returns whether *entry* may be sent now, and counts it if so; its key must wait for `released` if not."""
+        """Returns whether *entry* may be sent now, and counts it if so; its key must wait for `release` if not."""
         lane = self._lane_of.get(place_of(entry))
         if lane is None:
             return True
@@ -80,17 +80,22 @@ class Pace:
         lane.waiting[entry[KEY]] = None
         return False
 
-    def released(self) -> Iterator[str]:
-        """Yields the keys that need not wait any longer; of each partition those first that had nothing of the last turn."""
+    def release(self, release: Callable[[Iterable[str]], object]) -> None:
+        """
+        Tells *release* the keys that need not wait any longer; of each partition first those that the last turn left out.
+
+        A key is told before it is taken off its lane: interrupted in between, it is told again, which does no harm.
+        """
         now = self._clock()
         calm = set()
         for lane in self._lanes():
             lane.refill(now)
             if lane.is_calm(now):
                 calm.add(lane)
-                yield from lane.waiting
+                release(lane.waiting)
             elif lane.is_open:
-                yield from lane.next_turn()
+                release(lane.next_turn())
+                lane.begin_turn()
         if calm:
             self._close(calm)
 
@@ -197,10 +202,12 @@ class _Lane:
 
     def next_turn(self) -> list[str]:
         """Returns the keys that waited, those last that have just had their share: one alone could take every turn."""
-        keys = sorted(self.waiting, key=self.served.__contains__)
+        return sorted(self.waiting, key=self.served.__contains__)
+
+    def begin_turn(self) -> None:
+        """Lets all that waited go; whoever finds no room again has to wait for the next turn."""
         self.waiting = {}
         self.served = set()
-        return keys
 
     def refill(self, now: float) -> None:
         """Lets the allowance grow to what it is *now*, and opens the lane when that is worth a request."""

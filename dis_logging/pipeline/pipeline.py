@@ -105,6 +105,7 @@ class Pipeline:
         self._health = Health(options.stream_name, self.ledger)
         self._started = False
         self._closed = False
+        self._is_closing = False  # and not closed for good: late entries are left to the thread that closes
         self._retired = False
         self._fallback.reset_after_fork(self.ledger)
         self._buffer = Buffer(
@@ -258,8 +259,8 @@ class Pipeline:
             return True
         # Before the answer to what is in flight comes in: the caller may hold logging's module lock all the while.
         _warm_level_caches()
-        self._delivery.demand()
         try:
+            self._delivery.demands += 1
             with self.ledger.bell() as bell:
                 wake()
                 progress, moved_at = self._progress, time.monotonic()
@@ -275,7 +276,7 @@ class Pipeline:
                         continue
                     bell.wait(min(_PATIENCE, latest - now))
         finally:
-            self._delivery.release()
+            self._delivery.demands -= 1
         return True
 
     @property
@@ -332,26 +333,32 @@ class Pipeline:
         if self._closed:
             self._take_late_entries()
             return
-        with ExitStack() as last:  # closing goes on, whatever one step raises; the last step comes first
-            last.callback(lifecycle.forget, self)
-            last.callback(self._sender.close)
-            last.callback(self._fallback.stop)
-            for worker in self._senders:
-                last.callback(worker.stop)
-            last.callback(self._give_up_interrupted)
-            last.callback(self._give_up_rest, deadline)
-            last.callback(self._finish_latest, deadline)
-            self.flush(deadline, is_end=True)
+        try:
+            with ExitStack() as last:  # closing goes on, whatever one step raises; the last step comes first
+                last.callback(lifecycle.forget, self)
+                last.callback(self._sender.close)
+                last.callback(self._fallback.stop)
+                for worker in self._senders:
+                    last.callback(worker.stop)
+                last.callback(self._give_up_interrupted)
+                last.callback(self._give_up_rest, deadline)
+                last.callback(self._finish_latest, deadline)
+                self.flush(deadline, is_end=True)
+        finally:
+            self._is_closing = False
 
     def _finish_latest(self, deadline: float) -> None:
         """Takes no more, and sees to what other threads emitted since the flush: reported in flight, it would be doubled."""
-        self._closed = True
+        self._is_closing = self._closed = True
         self._buffer.wake_always()
         if self._would_wait_for_itself():
             return
         self._finish(self.ledger.next_epoch(), deadline, self._worker.wake)
 
     def _give_up_rest(self, deadline: float) -> None:
+        # Before other threads may take what waits: they would hand it over one by one. What they leave until then comes next.
+        self._delivery.abandon(_TOO_LATE, in_flight=False)
+        self._is_closing = False
         with self.ledger.bell() as bell:
             while not self._would_wait_for_itself() and (remaining := deadline - time.monotonic()) > 0:
                 if not self._delivery.abandon(_TOO_LATE, in_flight=False):
@@ -364,6 +371,7 @@ class Pipeline:
 
     def _give_up_interrupted(self) -> None:
         """Sees to what Ctrl-C has left; nothing otherwise."""
+        self._is_closing = False
         if self.stats().buffered and not self._would_wait_for_itself():
             self._delivery.abandon(_TOO_LATE)
             self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
@@ -376,6 +384,8 @@ class Pipeline:
 
     def _take_late_entries(self) -> None:
         """Deals with entries that came after `close`: sends them if the process is ending, else reports them."""
+        if self._is_closing and not lifecycle.is_exiting():  # the thread that closes does, and sends what else waits
+            return
         if lifecycle.is_exiting() and not sys.is_finalizing() and not self._would_wait_for_itself():
             deadline = lifecycle.budget.deadline(self.shutdown_timeout)
             started = time.monotonic()

@@ -8,10 +8,11 @@ application's records and must not be lost, so a record is refused only if its l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import get_ident
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+_Result = TypeVar("_Result")
 
 # Top-level names of the loggers that may speak while a batch is sent.
 _DELIVERY_LOGGERS = frozenset(
@@ -44,21 +45,24 @@ FORMATTING = Inside(1, (), False)
 inside: dict[int, Inside] = {}
 
 
-@contextmanager
-def delivering(fallback_of: int | None = None) -> Iterator[None]:
-    """Marks the calling thread as delivering; *fallback_of* is the id of the handler whose fallback it runs."""
+def run_delivering(action: Callable[[], _Result], fallback_of: int | None = None) -> _Result:
+    """
+    Runs *action* with the calling thread marked as delivering; *fallback_of* is the id of the handler whose fallback it is.
+
+    Not a context manager: Ctrl-C as one is left would leave the mark on the thread. What removes it here makes no call.
+    """
     ident = get_ident()
     before = inside.get(ident)
     state = before or Inside(0, (), True)
-    trail = state.trail if fallback_of is None else (*state.trail, fallback_of)
-    inside[ident] = Inside(state.depth, trail, True)
+    state = Inside(state.depth, state.trail if fallback_of is None else (*state.trail, fallback_of), True)
     try:
-        yield
+        inside[ident] = state
+        return action()
     finally:
-        if before is None:
-            inside.pop(ident, None)
-        else:
+        if before is not None:
             inside[ident] = before
+        elif ident in inside:
+            del inside[ident]
 
 
 def is_delivering() -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from dis_logging.frozen import Frozen, set_field
 from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, key_bytes, verdict_of
-from dis_logging.pipeline.reentry import delivering
+from dis_logging.pipeline.reentry import run_delivering
 
 _logger = logging.getLogger("dis_logging")
 _REMEMBERED_EPOCHS = 100
@@ -262,12 +262,6 @@ class Ledger:
         # Another thread may have forgotten the epoch just before, when it had nothing to wait for.
         self._keep(number, epoch)
 
-    def settle_delivered(self, entries: Collection[Entry]) -> None:
-        """Counts entries of the buffer as acknowledged, and tells of them."""
-        acknowledged = Acknowledged(entries)
-        self.count_delivered(acknowledged)
-        self.conclude_delivered(acknowledged)
-
     def count_delivered(self, acknowledged: Acknowledged) -> None:
         """Counts entries as acknowledged, unless they are; a flush still waits for `conclude_delivered`."""
         entries = acknowledged.entries
@@ -360,11 +354,11 @@ class Ledger:
         return self.failures.get(code) or self.failures.setdefault(code, _Tally())
 
     def _tell(self, entry: Entry, outcome: Outcome, code: str = "") -> None:
-        if self._on_verdict is None:
+        on_verdict = self._on_verdict
+        if on_verdict is None:
             return
         try:
-            with delivering():
-                self._on_verdict(verdict_of(entry, outcome, code))
+            run_delivering(lambda: on_verdict(verdict_of(entry, outcome, code)))
         except Exception:
             # Not again for each record: a callback that fails once is likely to fail always.
             self._on_verdict = None

@@ -39,7 +39,7 @@ class Worker:
         self._stopping = False
         self._is_waiting = False
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._starting: dict[str, object] = {}  # which call of _start starts it; empty while none does
 
     @property
     def is_alive(self) -> bool:
@@ -71,11 +71,12 @@ class Worker:
         self._bell.ring()
 
     def _start(self) -> None:
-        # Never waits: whoever finds the lock taken may rely on the thread that holds it, which may be itself,
-        # interrupted by a signal handler.
-        if not self._starting.acquire(blocking=False):
-            return
-        try:
+        # Never waits: whoever finds the claim taken may rely on the thread that has it, which may be itself, interrupted
+        # by a signal handler.
+        me = object()
+        try:  # around the claim, which Ctrl-C may follow at once: nobody could start it any more
+            if self._starting.setdefault("by", me) is not me:
+                return
             if not self.is_alive:
                 self._stopping = False
                 # Known before it starts: a signal handler may raise while start waits for it.
@@ -86,8 +87,9 @@ class Worker:
             # tries again, and flush and close work without one.
             pass
         finally:
-            self._starting.release()
-        # It may have ended meanwhile, when whoever woke it at its end found the lock taken.
+            if "by" in self._starting and self._starting["by"] is me:
+                del self._starting["by"]
+        # It may have ended meanwhile, when whoever woke it at its end found the claim taken.
         if self._thread is None and self._rung:
             self._start()
 

@@ -9,24 +9,10 @@ from dis_logging.client import wire
 from dis_logging.client.wire import Routing
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
-from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
-from dis_logging.pipeline.stats import Ledger
+from tests.conftest import make_buffer
 
 KEYS = ("a", "b", "c", "")
-
-
-def make_buffer() -> Buffer:
-    return Buffer(
-        Ledger(),
-        max_records=10**6,
-        max_bytes=10**9,
-        policy=OverflowPolicy.FALLBACK,
-        block_timeout=0,
-        flush_level=50,
-        wake=lambda: None,
-        overflow=lambda entry: None,
-    )
 
 
 def make_entry(key: str, number: int, data: bytes, routing: Routing | None = None) -> Entry:

@@ -12,6 +12,7 @@ import pytest
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, Entry
 from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
+from tests.conftest import settle_delivered
 
 
 class Rig:
@@ -42,7 +43,7 @@ class Rig:
 
     def deliver(self, count: int = 1) -> None:
         """Takes the oldest entries and settles them, as the sender does."""
-        self.ledger.settle_delivered([self.buffer.take() for _ in range(count)])
+        settle_delivered(self.ledger, [self.buffer.take() for _ in range(count)])
 
     def take_all(self) -> list[Entry]:
         entries: list[Entry] = []
@@ -78,7 +79,7 @@ def test_what_is_in_flight_takes_room_until_its_verdict() -> None:
     first = rig.buffer.take()
 
     rig.put(3)
-    rig.ledger.settle_delivered([first])
+    settle_delivered(rig.ledger, [first])
     rig.put(4)
 
     assert rig.overflowed == [3]
@@ -337,7 +338,7 @@ def test_dropping_while_the_sender_takes_loses_count_of_nothing() -> None:
             except IndexError:
                 continue
             taken.append(entry)
-            rig.ledger.settle_delivered([entry])
+            settle_delivered(rig.ledger, [entry])
 
     sender = threading.Thread(target=send)
     sender.start()

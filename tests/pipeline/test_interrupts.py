@@ -1,25 +1,20 @@
 """Ctrl-C anywhere within the delivery: the main thread delivers by itself while no thread can be started."""
 
-import gc
-import inspect
 import itertools
 import logging
-import sys
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from types import FrameType
+from collections.abc import Iterator
 
 import pytest
 
-import dis_logging.pipeline
 from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Fault, Refuse, RefuseEntries
+from dis_logging.pipeline.reentry import inside
 from tests.conftest import STREAM, RememberingHandler, no_thread
+from tests.interrupts import interrupt_after
 
-PIPELINE = str(Path(dis_logging.pipeline.__file__).parent)
 EVERY = 3  # calls and returns; a prime, to meet other functions with each interrupt
 FAULTS: dict[str, list[Fault]] = {
     "all are taken": [],
@@ -38,28 +33,6 @@ def main_thread_delivers() -> Iterator[None]:
 
 class SignalError(Exception):
     """What a signal handler of the application raises, such as one that limits the time with an alarm."""
-
-
-def interrupt_after(steps: int, error: type[BaseException], action: Callable[[], object]) -> bool:
-    """Runs *action*, raising *error* after so many calls and returns within the pipeline; returns whether it got so far."""
-    remaining = itertools.count(steps, -1)
-
-    def interrupt(frame: FrameType, event: str, _: object) -> None:
-        # Where the interpreter lets signal handlers run: as a function begins, and after a call of a built-in one.
-        # Not as a generator is closed: what is raised there reaches nobody.
-        is_place = event in ("call", "c_return") and not frame.f_code.co_flags & inspect.CO_GENERATOR
-        if is_place and frame.f_code.co_filename.startswith(PIPELINE) and next(remaining) == 0:
-            raise error
-
-    gc.disable()  # what is raised in a callback of the garbage collector reaches nobody
-    sys.setprofile(interrupt)
-    try:
-        with suppress(error):
-            action()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return next(remaining) < 0
 
 
 class Round:
@@ -120,6 +93,8 @@ def test_an_interrupt_costs_no_record_and_wedges_nothing(
         else:  # as logging.shutdown does at the end
             round_.handler.close()
         round_.assert_accounts_balance(capsys.readouterr().err)
+        assert round_.handler._pipeline._delivery.demands == 0  # else each record would be sent by itself from now on
+        assert threading.get_ident() not in inside
         round_.handler.close()
         if not was_interrupted:
             break

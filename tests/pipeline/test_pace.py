@@ -1,9 +1,10 @@
 """The pace of throttled partitions, against the emulator's own buckets on a clock of the test's: no time passes."""
 
 import heapq
+import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,8 @@ from dis_logging.client.wire import Routing
 from dis_logging.emulator.throttle import RATES, Bucket, Rate
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from dis_logging.pipeline.pace import Pace, cost_among_others, cost_of
-from tests.conftest import Clock
+from tests.conftest import Clock, make_buffer
+from tests.interrupts import interrupt_after
 
 COMMON, ADVANCED = RATES["COMMON"], RATES["ADVANCED"]
 LATENCY = 0.01  # from sending to the answer
@@ -101,7 +103,7 @@ class Simulation:
         self.ready.extend(key for key in keys if key in self.parked)
 
     def _send(self) -> None:
-        self.ready.extend(key for key in self.pace.released() if key in self.parked)
+        self.pace.release(lambda keys: self.ready.extend(key for key in keys if key in self.parked))
         while self.retries and self.retries[0][0] <= self.now:
             self._attempt(heapq.heappop(self.retries)[2])
         while batch := self._cut():
@@ -248,7 +250,7 @@ def test_a_partition_that_gets_slower_is_not_hammered() -> None:
 
 def test_keys_without_a_name_are_paced_together() -> None:
     """DIS spreads them over all partitions."""
-    turns = cycle(range(3))
+    turns = itertools.cycle(range(3))
     simulation = Simulation(Service([COMMON] * 3, lambda entry: next(turns)), {"": 5000})
 
     simulation.run(30)
@@ -282,6 +284,13 @@ def refuse(pace: Pace, *entries: Entry, stored: Mapping[str, str] | None = None)
     return pace.learn(answered, range(len(entries)), [*[""] * len(entries), *stored.values()])
 
 
+def released(pace: Pace) -> list[str]:
+    """Returns the keys that need not wait any longer."""
+    keys: list[str] = []
+    pace.release(keys.extend)
+    return keys
+
+
 def test_nothing_waits_before_anything_was_refused(pace: Pace) -> None:
     assert pace.learn([make_entry("a")] * 10, [], ()) == 0.0
 
@@ -300,9 +309,9 @@ def test_a_refused_key_waits_until_its_partition_may_have_room(pace: Pace, clock
     release = pace.next_release()
     assert release is not None
     assert release > clock.now + pause
-    assert list(pace.released()) == []
+    assert released(pace) == []
     clock.now = release + 1e-6
-    assert list(pace.released()) == ["a"]
+    assert released(pace) == ["a"]
     assert pace.admits(make_entry("a"))
     assert pace.next_release() is None
 
@@ -339,13 +348,13 @@ def test_a_partition_with_room_to_spare_is_forgotten(pace: Pace, clock: Clock) -
     refuse(pace, make_entry("a"), make_entry("b"), stored={"a": "shardId-0"})
     assert not pace.admits(make_entry("a"))
 
-    released: list[str] = []
+    keys: list[str] = []
     for _ in range(15):
         clock.now += 1
-        released += pace.released()
+        keys += released(pace)
         pace.learn([make_entry("a")], [], ())
 
-    assert released == ["a"]
+    assert keys == ["a"]
     assert not pace.is_slowing
     assert pace._lane_of == {}
 
@@ -355,11 +364,32 @@ def test_a_partition_that_stays_busy_is_not_forgotten(pace: Pace, clock: Clock) 
 
     for _ in range(300):
         clock.now += 0.1
-        list(pace.released())
+        released(pace)
         while pace.admits(make_entry("a")):
             pass
 
     assert pace.is_slowing
+
+
+@pytest.mark.parametrize("seconds", [1, 20], ids=["open", "calm"])
+def test_an_interrupt_anywhere_leaves_no_key_waiting(clock: Clock, seconds: float) -> None:
+    for place in itertools.count():
+        pace = Pace(clock)
+        refuse(pace, *map(make_entry, "abc"), stored={"a": "shardId-0", "b": "shardId-1"})
+        buffer = make_buffer()
+        for entry in map(make_entry, "abc"):
+            assert not pace.admits(entry)
+            buffer.park(entry)
+        clock.now += seconds
+
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, partial(pace.release, buffer.release))
+
+        pace.release(buffer.release)
+        assert set(buffer.ready) == set("abc")
+        assert pace.next_release() is None
+        if not was_interrupted:
+            assert place > 10
+            break
 
 
 def test_the_memory_of_keys_is_bounded(pace: Pace) -> None:

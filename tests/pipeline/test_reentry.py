@@ -1,5 +1,6 @@
 """Which records are refused because their thread is delivering."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ import pytest
 from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.pipeline import reentry
-from dis_logging.pipeline.reentry import Inside, delivering, inside, is_delivering
+from dis_logging.pipeline.reentry import Inside, inside, is_delivering, run_delivering
 from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
+from tests.interrupts import interrupt_after
 
 
 @pytest.fixture(autouse=True)
@@ -20,37 +22,60 @@ def clean() -> Iterator[None]:
     assert threading.get_ident() not in inside
 
 
-def test_a_thread_is_delivering_within_the_context_only() -> None:
-    assert not is_delivering()
-    with delivering():
+def test_a_thread_is_delivering_while_the_action_runs() -> None:
+    def within() -> bool:
         assert is_delivering()
-        with delivering(fallback_of=7):
-            assert is_delivering()
-        assert is_delivering()
+        assert run_delivering(is_delivering, fallback_of=7)
+        return is_delivering()
 
     assert not is_delivering()
 
+    assert run_delivering(within)
 
-def test_an_error_ends_the_context_too() -> None:
-    with pytest.raises(LookupError), delivering():
+    assert not is_delivering()
+
+
+def test_an_error_ends_it_too() -> None:
+    def fail() -> None:
         raise LookupError
 
+    with pytest.raises(LookupError):
+        run_delivering(fail)
+
     assert not is_delivering()
+
+
+def test_an_interrupt_anywhere_leaves_no_mark() -> None:
+    places = itertools.count()
+
+    while interrupt_after(next(places), KeyboardInterrupt, lambda: run_delivering(is_delivering, fallback_of=7)):
+        assert threading.get_ident() not in inside
+
+    assert next(places) > 4
 
 
 def test_other_threads_are_not_delivering() -> None:
     seen: list[bool] = []
-    with delivering():
+
+    def look_from_another() -> None:
         thread = threading.Thread(target=lambda: seen.append(is_delivering()))
         thread.start()
         thread.join()
+
+    run_delivering(look_from_another)
 
     assert seen == [False]
 
 
 def test_fallbacks_within_one_another_leave_their_trail() -> None:
-    with delivering(fallback_of=1), delivering(fallback_of=2):
-        assert inside[threading.get_ident()].trail == (1, 2)
+    trail = run_delivering(lambda: run_delivering(own_trail, fallback_of=2), fallback_of=1)
+
+    assert trail == (1, 2)
+
+
+def own_trail() -> tuple[int, ...]:
+    """Returns the handlers whose fallbacks the calling thread is running."""
+    return inside[threading.get_ident()].trail
 
 
 @pytest.mark.parametrize("name", ["urllib3", "urllib3.connectionpool", "requests", "tenacity.retry", "dis_logging"])
@@ -66,11 +91,13 @@ def test_the_application_is_not_refused_while_delivering(name: str) -> None:
 
 def test_after_a_fork_only_the_calling_thread_counts() -> None:
     inside[-1] = Inside(0, (), delivering=True)
-    with delivering():
-        reentry.forget_other_threads()
 
+    def fork() -> None:
+        reentry.forget_other_threads()
         assert is_delivering()
         assert list(inside) == [threading.get_ident()]
+
+    run_delivering(fork)
 
 
 # -- through the handler --------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import Entry
 from dis_logging.pipeline.stats import Bell, Epoch, HandlerStats, Ledger
+from tests.conftest import make_buffer, settle_delivered
 
 
 @pytest.fixture
@@ -20,19 +20,6 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-def make_buffer(ledger: Ledger) -> Buffer:
-    return Buffer(
-        ledger,
-        max_records=10**6,
-        max_bytes=10**9,
-        policy=OverflowPolicy.FALLBACK,
-        block_timeout=0,
-        flush_level=50,
-        wake=lambda: None,
-        overflow=lambda entry: None,
-    )
 
 
 def make_entry(epoch: int) -> Entry:
@@ -63,7 +50,7 @@ def test_a_flush_that_is_over_finds_the_counters_complete(outcome: str) -> None:
     buffer.put(make_entry(0))
     entry = buffer.take()
     if outcome == "delivered":
-        ledger.settle_delivered([entry])
+        settle_delivered(ledger, [entry])
     elif outcome == "failed":
         ledger.settle_failed(entry, buffered=True, code="closed")
     else:
@@ -79,7 +66,7 @@ def test_each_verdict_is_counted_once_and_frees_its_room() -> None:
         buffer.put(make_entry(ledger.epoch))
     entries = [buffer.take() for _ in range(6)]
 
-    ledger.settle_delivered(entries[:3])
+    settle_delivered(ledger, entries[:3])
     ledger.settle_failed(entries[3], buffered=True, code="DIS.4302")
     ledger.settle_dropped(entries[4], buffered=True)
 
@@ -112,7 +99,7 @@ def test_every_snapshot_is_balanced_while_threads_count() -> None:
             buffer.put(make_entry(ledger.epoch))
             entry = buffer.take()
             if number % 3 == 0:
-                ledger.settle_delivered([entry])
+                settle_delivered(ledger, [entry])
             elif number % 3 == 1:
                 ledger.settle_failed(entry, buffered=True, code="network")
             else:
@@ -149,7 +136,7 @@ def test_no_verdict_is_lost_when_threads_count_together(verdict: str) -> None:
         entry = make_entry(0)
         for _ in range(10_000):
             if verdict == "delivered":
-                ledger.settle_delivered((entry,))
+                settle_delivered(ledger, (entry,))
             elif verdict == "failed":
                 ledger.settle_failed(entry, buffered=True, code="network")
             else:
@@ -180,7 +167,7 @@ def test_a_flush_waits_for_what_was_accepted_before_it_and_for_nothing_later() -
     buffer.put(make_entry(ledger.epoch))
 
     assert unsettled(first) == 1
-    ledger.settle_delivered([buffer.take()])
+    settle_delivered(ledger, [buffer.take()])
     assert unsettled(first) == 0
     assert unsettled(ledger.next_epoch()) == 1
 
@@ -193,7 +180,7 @@ def test_later_flushes_wait_for_older_entries_too() -> None:
     flushes = [ledger.next_epoch() for _ in range(3)]
 
     assert [unsettled(epochs) for epochs in flushes] == [1, 1, 1]
-    ledger.settle_delivered([buffer.take()])
+    settle_delivered(ledger, [buffer.take()])
     assert [unsettled(epochs) for epochs in flushes] == [0, 0, 0]
 
 
@@ -298,9 +285,9 @@ def test_each_waiting_thread_has_a_bell_of_its_own_that_every_verdict_rings() ->
         for thread in threads:
             thread.start()
 
-        ledger.settle_delivered([buffer.take()])
+        settle_delivered(ledger, [buffer.take()])
         for thread in threads:
             thread.join(20)
 
         assert not any(thread.is_alive() for thread in threads)
-    ledger.settle_delivered([])  # rings for nobody
+    settle_delivered(ledger, [])  # rings for nobody

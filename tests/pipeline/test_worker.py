@@ -1,5 +1,6 @@
 """The background thread: starts on demand, sleeps, and survives whatever its work raises."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import RefuseEntries
 from dis_logging.pipeline.worker import Worker
-from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
+from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance, no_thread
+from tests.interrupts import interrupt_after
 
 
 class Work:
@@ -159,34 +161,30 @@ def test_a_dead_thread_is_replaced(worker: Worker, work: Work) -> None:
     assert len(set(work.threads)) == 2
 
 
-class Failing:
-    """Stands in for `Thread.start`: fails as the system's limit on threads makes it fail, so many times."""
-
-    def __init__(self, failures: int) -> None:
-        self.left = failures
-        self.started = threading.Thread.start
-
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def start(thread: threading.Thread) -> None:
-            if thread.name.startswith(("dis_logging", "test-worker")) and self.left:
-                self.left -= 1
-                raise RuntimeError("can't start new thread")
-            self.started(thread)
-
-        monkeypatch.setattr(threading.Thread, "start", start)
-
-
-def test_a_thread_that_cannot_be_started_is_tried_again_at_the_next_wake(
-    worker: Worker, work: Work, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Failing(3).install(monkeypatch)
-
-    for _ in range(3):
-        worker.wake()
-        assert not worker.is_alive
+def test_a_thread_that_cannot_be_started_is_tried_again_at_the_next_wake(worker: Worker, work: Work) -> None:
+    with no_thread("test-worker"):
+        for _ in range(3):
+            worker.wake()
+            assert not worker.is_alive
     worker.wake()
 
     assert work.is_done()
+
+
+def test_an_interrupt_anywhere_keeps_no_thread_from_starting(work: Work) -> None:
+    """The one that was interrupted, or the next wake, has the work done."""
+    for place in itertools.count():
+        worker = Worker("test-worker", work)
+
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, worker.wake)
+
+        worker.wake()
+        assert work.is_done()
+        assert worker.is_alive
+        end_of(worker)
+        if not was_interrupted:
+            assert place > 5
+            break
 
 
 def test_a_fork_leaves_a_fresh_unstarted_one(worker: Worker, work: Work) -> None:
@@ -299,12 +297,11 @@ def log(handler: DISHandler, text: str) -> None:
 
 
 def test_records_survive_three_failed_starts(
-    dis: DISEmulator, handler: DISHandler, fallback: RememberingHandler, monkeypatch: pytest.MonkeyPatch
+    dis: DISEmulator, handler: DISHandler, fallback: RememberingHandler
 ) -> None:
-    Failing(3).install(monkeypatch)
-
-    for number in range(4):
-        log(handler, f"text {number}")
+    with no_thread(times=3):
+        for number in range(4):
+            log(handler, f"text {number}")
 
     assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 4)
     assert_accounts_balance(handler, dis, fallback, [f"text {number}" for number in range(4)])
@@ -315,12 +312,9 @@ def test_flush_and_close_deliver_without_any_thread(
     dis: DISEmulator,
     handler: DISHandler,
     fallback: RememberingHandler,
-    monkeypatch: pytest.MonkeyPatch,
     finish: Callable[[DISHandler], object],
 ) -> None:
-    Failing(10**9).install(monkeypatch)
-
-    with dis.rule(RefuseEntries("DIS.4302", where=lambda entry: entry.text == "bad")):
+    with no_thread(), dis.rule(RefuseEntries("DIS.4302", where=lambda entry: entry.text == "bad")):
         for text in ("one", "bad", "two"):
             log(handler, text)
         finish(handler)
