@@ -34,8 +34,10 @@ _SENDER_IDLE = 1.0
 _TOO_LATE = "the handler was closed before it could be sent"
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.1
-# What a fallback takes for one record, on a slow or a busy machine. The end leaves it the time for what still waits, up to a half of
-# shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by then is on stderr only.
+# What a fallback takes to begin with and for one record, on a slow or a busy machine. The end leaves it the time for what still
+# waits, up to a half of shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by
+# then is on stderr only, and what it has in hand at that moment is there as well.
+_HANDOVER_START = 0.1
 _HANDOVER_SECONDS = 100e-6
 _HANDOVER_SHARE = 0.5
 _HANDOVER_SHARE_IN_TROUBLE = 0.9
@@ -288,7 +290,7 @@ class Pipeline:
         """Returns the seconds that the fallback may need for what waits now."""
         waiting = lifecycle.waiting_to_end(self)
         share = _HANDOVER_SHARE if self._delivery.is_trusted else _HANDOVER_SHARE_IN_TROUBLE
-        return min(waiting * _HANDOVER_SECONDS, self.shutdown_timeout * share)
+        return min(_HANDOVER_START + waiting * _HANDOVER_SECONDS, self.shutdown_timeout * share)
 
     def _would_wait_for_itself(self) -> bool:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
