@@ -278,7 +278,8 @@ class DISHandler(logging.Handler):
         attributes = record.__dict__
         # Formatting leaves its traces on the record, and other handlers should not see ours.
         if is_fresh:
-            attributes.pop("message", None)
+            if "message" in attributes:
+                del attributes["message"]
             if "asctime" in attributes:
                 del attributes["asctime"]
         if attributes["exc_text"] is not cached_traceback:

@@ -100,11 +100,14 @@ def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
 def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bool] | None) -> bool:
     """Moves entries of one key until one must wait (True) or does not fit (False)."""
     cut.take_from(entries)
+    if admits is None:
+        cut.fill(entries)
+        return not entries
     with suppress(IndexError):
         for cut.moving in iter(entries.popleft, None):
             entry = cut.moving
             fits = cut.fits(entry)
-            if not fits or not (admits is None or admits(entry)):
+            if not fits or not admits(entry):
                 entries.appendleft(entry)
                 cut.moving = None
                 return fits
@@ -123,7 +126,11 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
     with suppress(IndexError):
         for cut.moving in iter(queue.popleft, None):
             entry = cut.moving
-            if entry[KEY] in busy or entry[KEY] in parked:
+            key = entry[KEY]
+            if key in parked:
+                parked[key].append(entry)
+                cut.moving = None
+            elif key in busy:
                 buffer.park(entry)
                 cut.moving = None
             elif not cut.fits(entry):

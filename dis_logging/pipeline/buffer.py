@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
-from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, MAX_FREE_KEY, Entry, created_of, key_bytes
+from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, key_bytes
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -94,10 +94,8 @@ class Buffer:
     def put(self, entry: Entry, may_block: bool = True) -> None:
         """Accepts *entry*, or does with it what the overflow policy says."""
         ledger = self._ledger
-        needed = size = len(entry[DATA])
-        if len(entry[KEY]) > MAX_FREE_KEY:
-            needed += key_bytes(entry)
-        is_severe = entry[LEVEL] >= self._flush_level  # raises for a level that is none, before anything is counted
+        size = len(entry[DATA])
+        needed = size if entry[KEY] is entry[NAME] else size + key_bytes(entry)
         if (
             (ledger.entries_in >= self._room_entries or ledger.bytes_in + needed > self._room_bytes)
             and not self._fits(needed)
@@ -114,7 +112,7 @@ class Buffer:
             ledger.key_bytes += needed - size
             self._room_bytes -= needed - size
         self.queue.append(entry)
-        if is_severe and not self.urgent:
+        if entry[LEVEL] >= self._flush_level and not self.urgent:
             self.urgent = True
             self._wake()
         # Looked at after the entry is there: a sender that has just found the queue empty has set these before.

@@ -37,7 +37,7 @@ _HANDOVER_TIME = 0.1
 # What a fallback takes to begin with and for one record, on a slow or a busy machine. The end leaves it the time for what still
 # waits, up to a half of shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by
 # then is on stderr only, and what it has in hand at that moment is there as well.
-_HANDOVER_START = 0.1
+_HANDOVER_START = 0.2
 _HANDOVER_SECONDS = 100e-6
 _HANDOVER_SHARE = 0.5
 _HANDOVER_SHARE_IN_TROUBLE = 0.9
