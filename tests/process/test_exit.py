@@ -424,6 +424,37 @@ def test_close_leaves_the_fallback_time_for_what_waits_when_the_service_hangs(
     assert float(seconds) < 3.5
 
 
+def test_the_fallback_is_left_early_enough_to_give_up_a_hundred_thousand_records_in_time(
+    dis: DISEmulator, programs: Programs
+) -> None:
+    with dis.rule(Hang()):
+        ended = programs.run(
+            """
+            import logging, time
+            from application import make_handler
+            class Slow(logging.Handler):
+                def emit(self, record):
+                    self.latest = time.monotonic()
+                    time.sleep(0.01)
+            fallback = Slow()
+            handler = make_handler(fallback=fallback)
+            record = logging.LogRecord("app", logging.INFO, __file__, 1, "text", None, None)
+            for _ in range(120_000):
+                handler.handle(record)
+            started = time.monotonic()
+            handler.close()
+            print(handler.stats().failed, fallback.latest - started)
+            """,
+            shutdown_timeout=2,
+            max_buffer_records=150_000,
+            flush_interval=60,
+        )
+
+    failed, seconds = ended.output.split()
+    assert failed == "120000"
+    assert float(seconds) < 1.5
+
+
 def test_the_end_is_bounded_with_many_slow_fallbacks(dis: DISEmulator, programs: Programs) -> None:
     """None of the eight handlers' fallbacks gets far; together they have the time that one has."""
     with dis.rule(Hang()):
