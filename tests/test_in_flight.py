@@ -436,10 +436,12 @@ def test_a_record_that_comes_while_close_delivers_takes_nothing_away_from_it(
 ) -> None:
     handler = make(max_batch_records=10, flush_interval=60)
     late = [f"late {number}" for number in range(30)]
+    reported: list[str] = []
 
     def log_when_it_takes_no_more() -> None:
         assert dis.wait_for(lambda _: "closed" in repr(handler))
         log(handler, "very late")
+        reported.extend(fallback.texts)
 
     def log_late() -> None:
         for text in late:
@@ -451,6 +453,37 @@ def test_a_record_that_comes_while_close_delivers_takes_nothing_away_from_it(
 
     assert_accounts_balance(handler, dis, fallback, ["first", *late, "very late"])
     assert {*late} <= {record.text for record in dis.records(STREAM)}
+    assert reported == ["very late"]  # by the thread that logged it, which cannot log faster than the fallback takes
+
+
+def test_close_in_a_second_thread_waits_for_the_first(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
+    handler = make(max_batch_records=10, flush_interval=60)
+    has_begun = threading.Event()
+    left: list[int] = []
+
+    def close_too() -> None:
+        has_begun.set()
+        handler.close()
+        left.append(handler.stats().buffered)
+
+    second = threading.Thread(target=close_too)
+
+    def log_late() -> None:
+        for number in range(30):
+            log(handler, f"late {number}")
+
+    def close_meanwhile() -> None:
+        assert dis.wait_for(lambda _: "closed" in repr(handler))
+        second.start()
+        assert has_begun.wait(20)
+
+    dis.play(Meanwhile(log_late), Meanwhile(close_meanwhile))
+    log(handler, "first")
+    handler.close()
+    second.join(20)
+
+    assert left == [0]
+    assert dis.record_count(STREAM) == 31
 
 
 def test_a_thread_that_cannot_be_started_costs_nothing(

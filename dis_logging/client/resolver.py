@@ -17,9 +17,9 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from dis_logging.bell import Bell
 from dis_logging.errors import NotSentError
 from dis_logging.escaping import escape
 
@@ -82,7 +82,7 @@ class _Lookup:
         self._is_done = False
         self._addresses: Addresses = ()
         self._error: Exception | None = None
-        self._waiting: list[SimpleQueue[None]] = []
+        self._waiting: list[Bell] = []
 
     def start(self) -> None:
         """Asks in a thread of its own."""
@@ -93,15 +93,11 @@ class _Lookup:
 
     def wait(self, timeout: float) -> bool:
         """Returns whether there is an answer, having waited *timeout* seconds for it at most."""
-        # One for each who waits: unlike a lock or an Event, it does not mind a signal handler that waits as well.
-        answered: SimpleQueue[None] = SimpleQueue()
+        answered = Bell()  # one for each who waits: a signal handler may wait as well
         self._waiting.append(answered)
         try:
-            if not self._is_done:
-                answered.get(timeout=timeout)
-        except Empty:
-            if not self._has_begun:  # Ctrl-C came before the thread; the next attempt must not wait for it again
-                self._forget()
+            if not (self._is_done or answered.wait(timeout) or self._has_begun):
+                self._forget()  # Ctrl-C came before the thread; the next attempt must not wait for it again
         finally:
             self._waiting.remove(answered)
         return self._is_done
@@ -123,7 +119,7 @@ class _Lookup:
             self._forget()
             self._is_done = True
             for answered in tuple(self._waiting):
-                answered.put(None)
+                answered.ring()
 
     def _forget(self) -> None:
         if _pending.get(self._key) is self:

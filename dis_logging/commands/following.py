@@ -11,9 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import NamedTuple
 
+from dis_logging.bell import Bell
 from dis_logging.client import wire
 from dis_logging.client.client import DISClient
 from dis_logging.client.models import CursorType, GetRecordsResultEntry
@@ -319,7 +320,8 @@ class _Workers:
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_PartitionReader] = SimpleQueue()
-        self._ends: SimpleQueue[tuple[_PartitionReader, Exception | None]] = SimpleQueue()
+        self._ends: deque[tuple[_PartitionReader, Exception | None]] = deque()
+        self._bell = Bell()  # rings at each end
         self._count = 0
         self._busy = 0
 
@@ -344,10 +346,11 @@ class _Workers:
         Raises:
             DeliveryError: what its `fetch` raised.
         """
-        try:
-            reader, error = self._ends.get(timeout=None if timeout is None else max(0.0, timeout))
-        except Empty:
-            return False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._ends:  # what it rang for may have been collected before
+            if not self._bell.wait(None if deadline is None else deadline - time.monotonic()):
+                return False
+        reader, error = self._ends.popleft()
         reader.is_busy = False
         self._busy -= 1
         if error is not None:
@@ -357,9 +360,10 @@ class _Workers:
     def _work(self) -> None:
         while True:
             reader = self._tasks.get()
+            failure = None
             try:
                 reader.fetch()
             except Exception as error:
-                self._ends.put((reader, error))
-            else:
-                self._ends.put((reader, None))
+                failure = error
+            self._ends.append((reader, failure))
+            self._bell.ring()

@@ -188,8 +188,7 @@ class Delivery:
         self._linger_until: float | None = None  # when what waits in the buffer is due
         self._trouble = ""  # why the last request failed as a whole; empty since one did not
         self._trouble_since = 0.0
-        #: Whether the last request got an answer.
-        self.is_trusted = False
+        self._is_trusted = False  # the last request got an answer
         self._gate_until = 0.0  # nothing is sent before, after an error of the whole service
         self._circuit = policy.new_circuit()
         self._lone_refusals = 0
@@ -238,6 +237,11 @@ class Delivery:
                 finally:
                     interrupt = None  # else its traceback and this frame would keep each other alive
         return True
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether the last request failed as a whole."""
+        return bool(self._trouble)
 
     @property
     def is_sending(self) -> bool:
@@ -322,7 +326,7 @@ class Delivery:
 
     @property
     def _may_send_another(self) -> bool:
-        return self._sending < (self._max_in_flight if self.is_trusted else 1)
+        return self._sending < (self._max_in_flight if self._is_trusted else 1)
 
     def _has_backlog(self, now: float) -> bool:
         if self._next_retry(now) is not None or self._buffer.ready:
@@ -529,7 +533,7 @@ class Delivery:
         if batch.sent_at >= self._trouble_since:  # an answer to an earlier request does not end the trouble since
             self._gate_until = 0.0
             self._trouble = ""
-            self.is_trusted = True
+            self._is_trusted = True
             self._circuit.close()
         throttled = [index for index, result in refused.items() if is_throttled(result.error_code)]
         pause = self._pace.learn(entries, throttled, refused.partition_ids)
@@ -585,7 +589,7 @@ class Delivery:
     def _note_trouble(self, message: str) -> None:
         self._trouble = message
         self._trouble_since = time.monotonic()
-        self.is_trusted = False
+        self._is_trusted = False
 
     def _retry_later(self, batch: _Batch, error: DeliveryError, *, progress: bool = False, pause: float = 0.0) -> float:
         """

@@ -15,11 +15,12 @@ from itertools import islice
 from typing import Any, TextIO
 
 from dis_logging import options
+from dis_logging.bell import Bell
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
 from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, created_of, key_bytes
 from dis_logging.pipeline.reentry import run_delivering
-from dis_logging.pipeline.stats import Bell, Ledger
+from dis_logging.pipeline.stats import Ledger
 from dis_logging.pipeline.worker import Worker
 
 # What may wait for a slow fallback beyond the buffer, after an overflow. Beyond that the emitting thread hands over by

@@ -80,11 +80,12 @@ class Pace:
         lane.waiting[entry[KEY]] = None
         return False
 
-    def release(self, release: Callable[[Iterable[str]], object]) -> None:
+    def release(self, tell: Callable[[Iterable[str]], object]) -> None:
         """
-        Tells *release* the keys that need not wait any longer; of each partition first those that the last turn left out.
+        Tells *tell* the keys that need not wait any longer; of each partition first those that the last turn left out.
 
-        A key is told before it is taken off its lane: interrupted in between, it is told again, which does no harm.
+        Ctrl-C may come at any moment, and a signal handler that flushes may come to wait for a key that is being told:
+        no key is forgotten by that. It may be told twice.
         """
         now = self._clock()
         calm = set()
@@ -92,12 +93,13 @@ class Pace:
             lane.refill(now)
             if lane.is_calm(now):
                 calm.add(lane)
-                release(lane.waiting)
+                tell(list(lane.waiting))
             elif lane.is_open:
-                release(lane.next_turn())
-                lane.begin_turn()
+                lane.begin_turn(tell)
         if calm:
             self._close(calm)
+            for lane in calm:
+                tell(lane.waiting)  # again, for what has come to wait since
 
     def next_release(self) -> float | None:
         """Returns when a key that waits may go, on the clock; None when none waits."""
@@ -200,14 +202,17 @@ class _Lane:
         self._cut = now
         self._stored = 0.0  # since the last cut
 
-    def next_turn(self) -> list[str]:
-        """Returns the keys that waited, those last that have just had their share: one alone could take every turn."""
-        return sorted(self.waiting, key=self.served.__contains__)
-
-    def begin_turn(self) -> None:
-        """Lets all that waited go; whoever finds no room again has to wait for the next turn."""
-        self.waiting = {}
-        self.served = set()
+    def begin_turn(self, tell: Callable[[Iterable[str]], object]) -> None:
+        """Tells the keys that waited, those last that have just had their share: one alone could take every turn."""
+        waited = self.waiting
+        try:
+            self.waiting = {}
+            keys = sorted(waited, key=self.served.__contains__)
+            self.served = set()
+            tell(keys)
+        except BaseException:
+            self.waiting = {**waited, **self.waiting}
+            raise
 
     def refill(self, now: float) -> None:
         """Lets the allowance grow to what it is *now*, and opens the lane when that is worth a request."""

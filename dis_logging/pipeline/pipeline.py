@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.delivery import Delivery, Sender
-from dis_logging.pipeline.entry import EPOCH, Entry, Failure, FailureReason, Verdict
+from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Failure, FailureReason, Verdict
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
 from dis_logging.pipeline.health import Health
 from dis_logging.pipeline.retry import RetryPolicy
@@ -34,10 +35,11 @@ _SENDER_IDLE = 1.0
 _TOO_LATE = "the handler was closed before it could be sent"
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.1
-# What a fallback takes to begin with and for one record, on a slow or a busy machine. The end leaves it the time for what still
-# waits, up to a half of shutdown_timeout, or nearly all of it when DIS does not take records anyway: what it does not get by
-# then is on stderr only, and what it has in hand at that moment is there as well.
+# What a fallback takes to begin with (of a short shutdown_timeout that share) and for one record, on a slow or a busy machine.
+# The end leaves it the time for what still waits, up to a half of shutdown_timeout, or nearly all of it after a request that
+# failed: what it does not get by then is on stderr only, and what it has in hand at that moment is there as well.
 _HANDOVER_START = 0.2
+_HANDOVER_START_SHARE = 0.1
 _HANDOVER_SECONDS = 100e-6
 _HANDOVER_SHARE = 0.5
 _HANDOVER_SHARE_IN_TROUBLE = 0.9
@@ -112,7 +114,8 @@ class Pipeline:
         self._health = Health(options.stream_name, self.ledger)
         self._started = False
         self._closed = False
-        self._is_closing = False  # and not closed for good: late entries are left to the thread that closes
+        self._closer: int | None = None  # the thread in which close delivers what came before it
+        self._first_late_epoch = math.inf
         self._retired = False
         self._fallback.reset_after_fork(self.ledger)
         self._buffer = Buffer(
@@ -187,7 +190,7 @@ class Pipeline:
         if self._pid != os.getpid():
             self._start_over_in_hook()
         elif self._closed:
-            self._take_late_entries()
+            self._take_late_entries(everything=self._closer is None)
         else:
             self._start_up()
             self._worker.wake()
@@ -266,8 +269,9 @@ class Pipeline:
             return True
         # Before the answer to what is in flight comes in: the caller may hold logging's module lock all the while.
         _warm_level_caches()
+        delivery = self._delivery  # a signal handler may fork, and the child has another
         try:
-            self._delivery.demands += 1
+            delivery.demands += 1
             with self.ledger.bell() as bell:
                 wake()
                 progress, moved_at = self._progress, time.monotonic()
@@ -283,7 +287,7 @@ class Pipeline:
                         continue
                     bell.wait(min(_PATIENCE, latest - now))
         finally:
-            self._delivery.demands -= 1
+            delivery.demands -= 1
         return True
 
     @property
@@ -293,9 +297,9 @@ class Pipeline:
 
     def _handover_time(self) -> float:
         """Returns the seconds that the fallback may need for what waits now."""
-        waiting = lifecycle.waiting_to_end(self)
-        share = _HANDOVER_SHARE if self._delivery.is_trusted else _HANDOVER_SHARE_IN_TROUBLE
-        return min(_HANDOVER_START + waiting * _HANDOVER_SECONDS, self.shutdown_timeout * share)
+        start = min(_HANDOVER_START, self.shutdown_timeout * _HANDOVER_START_SHARE)
+        share = _HANDOVER_SHARE_IN_TROUBLE if self._delivery.is_in_trouble else _HANDOVER_SHARE
+        return min(start + lifecycle.waiting_to_end(self) * _HANDOVER_SECONDS, self.shutdown_timeout * share)
 
     def _giving_up_time(self) -> float:
         """Returns the seconds by which the fallback must be done earlier, for what it will not have taken by then."""
@@ -341,8 +345,13 @@ class Pipeline:
             self._fallback.drain(deadline + _HANDOVER_TIME - self._giving_up_time())
 
     def close(self, deadline: float) -> None:
-        """Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback."""
+        """
+        Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback.
+
+        Called again it waits for the thread that closes, and then takes what has come since.
+        """
         if self._closed:
+            self._wait_for_closer(deadline)
             self._take_late_entries()
             return
         try:
@@ -357,20 +366,32 @@ class Pipeline:
                 last.callback(self._finish_latest, deadline)
                 self.flush(deadline, is_end=True)
         finally:
-            self._is_closing = False
+            self._closer = None
+
+    def _wait_for_closer(self, deadline: float) -> None:
+        """Leaves what is being delivered to the thread that closes already, unless that waits for the calling one."""
+        with self.ledger.bell() as bell:
+            while self._closer not in (None, get_ident()) and not self._would_wait_for_itself():
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return
+                bell.wait(min(_PATIENCE, remaining))
 
     def _finish_latest(self, deadline: float) -> None:
         """Takes no more, and sees to what other threads emitted since the flush: reported in flight, it would be doubled."""
-        self._is_closing = self._closed = True
+        self._closer = get_ident()
+        self._closed = True
         self._buffer.wake_always()
-        if self._would_wait_for_itself():
-            return
-        self._finish(self.ledger.next_epoch(), deadline, self._worker.wake)
+        epochs = self.ledger.next_epoch()
+        self._first_late_epoch = self.ledger.epoch
+        if not self._would_wait_for_itself():
+            self._finish(epochs, deadline, self._worker.wake)
 
     def _give_up_rest(self, deadline: float) -> None:
-        # Before other threads may take what waits: they would hand it over one by one. What they leave until then comes next.
         self._delivery.abandon(_TOO_LATE, in_flight=False)
-        self._is_closing = False
+        # From now on a thread with a late entry takes all that it finds. What others have left to this one until now is
+        # abandoned by the next call.
+        self._closer = None
         if self._would_wait_for_itself():
             self._delivery.abandon(_TOO_LATE)
             return
@@ -385,7 +406,7 @@ class Pipeline:
 
     def _give_up_interrupted(self) -> None:
         """Sees to what Ctrl-C has left; nothing otherwise."""
-        self._is_closing = False
+        self._closer = None
         if self.stats().buffered and not self._would_wait_for_itself():
             self._delivery.abandon(_TOO_LATE)
             self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
@@ -396,22 +417,37 @@ class Pipeline:
         if self._started and not self._closed:
             self.begin_flush()
 
-    def _take_late_entries(self) -> None:
-        """Deals with entries that came after `close`: sends them if the process is ending, else reports them."""
-        if self._is_closing and not lifecycle.is_exiting():  # the thread that closes does, and sends what else waits
-            return
+    def _take_late_entries(self, *, everything: bool = True) -> None:
+        """
+        Deals with entries that came after `close`: sends them if the process is ending, else reports them.
+
+        Without *everything* only with the newest: the rest is being delivered by the thread that closes.
+        """
         if lifecycle.is_exiting() and not sys.is_finalizing() and not self._would_wait_for_itself():
             deadline = lifecycle.budget.deadline(self.shutdown_timeout)
             started = time.monotonic()
             self._settle(deadline, _nobody)
             self._sender.close()
             lifecycle.budget.charge(started)
-        for entry in self._delivery.take_rest():
+            everything = True
+        for entry in self._delivery.take_rest() if everything else self._take_newest_if_late():
             self._fallback.hand_over_now(
                 Failure(
                     entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True
                 )
             )
+
+    def _take_newest_if_late(self) -> list[Entry]:
+        """Takes the calling thread's entry, or that of another which will find this one, if it came after `close`."""
+        queue = self._buffer.queue
+        try:
+            if queue[-1][EPOCH] < self._first_late_epoch:
+                return []
+            entry = queue.pop()
+        except IndexError:  # sent meanwhile
+            return []
+        self._buffer.count_taken(1, len(entry[DATA]))
+        return [entry]
 
     def begin_fork(self) -> Callable[[], None]:
         """Makes the next entry of a child be noticed as such; returns what ends that in the parent."""

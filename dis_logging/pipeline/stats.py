@@ -6,12 +6,12 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
-from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
+from dis_logging.bell import Bell
 from dis_logging.frozen import Frozen, set_field
 from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, key_bytes, verdict_of
 from dis_logging.pipeline.reentry import run_delivering
@@ -425,30 +425,3 @@ class _Tally:
 
     def __init__(self) -> None:
         self.count = 0
-
-
-class Bell:
-    """
-    Wakes one waiting thread; may be rung from anywhere, signal handlers and destructors included.
-
-    Built on `queue.SimpleQueue`, which is re-entrant; `threading.Event` and conditions are not.
-    """
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[None] = SimpleQueue()
-
-    def ring(self) -> None:
-        """Wakes the waiting thread, or spares the next one its wait."""
-        if self._queue.empty():  # one ring is enough to wake, and nobody may be there to take them away
-            self._queue.put(None)
-
-    def wait(self, timeout: float | None) -> bool:
-        """Waits until somebody rings, at most *timeout* seconds (None: without limit); returns whether anybody did."""
-        try:
-            self._queue.get(timeout=None if timeout is None else max(0.0, timeout))
-        except Empty:
-            return False
-        with suppress(Empty):
-            while True:
-                self._queue.get_nowait()  # many rings are one
-        return True

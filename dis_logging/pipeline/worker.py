@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from dis_logging.pipeline.stats import Bell
+from dis_logging.bell import Bell
 
 _logger = logging.getLogger("dis_logging")
 _PAUSE_AFTER_ERROR = 0.1

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dis_logging.bell import Bell
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, Entry
-from dis_logging.pipeline.stats import Bell, HandlerStats, Ledger
+from dis_logging.pipeline.stats import HandlerStats, Ledger
 from tests.conftest import settle_delivered
 
 

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import pytest
@@ -369,6 +369,29 @@ def test_a_partition_that_stays_busy_is_not_forgotten(pace: Pace, clock: Clock) 
             pass
 
     assert pace.is_slowing
+
+
+@pytest.mark.parametrize("seconds", [1, 20], ids=["open", "calm"])
+def test_a_key_that_comes_to_wait_while_it_is_told_waits_for_the_next_turn(clock: Clock, seconds: float) -> None:
+    """As in a signal handler that flushes, and so sends what the key has room for."""
+    pace = Pace(clock)
+    refuse(pace, make_entry("a"))
+    assert not pace.admits(make_entry("a"))
+    clock.now += seconds
+    told: list[str] = []
+
+    def tell(keys: Iterable[str]) -> None:
+        told.extend(keys)
+        if len(told) == 1:
+            while pace.admits(make_entry("a")):
+                pass
+
+    pace.release(tell)
+    clock.now += seconds
+    pace.release(tell)
+
+    assert told == ["a", "a"]
+    assert pace.next_release() is None
 
 
 @pytest.mark.parametrize("seconds", [1, 20], ids=["open", "calm"])

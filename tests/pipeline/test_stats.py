@@ -1,15 +1,14 @@
-"""The counters, what flush waits for, and the bell."""
+"""The counters, what flush waits for, and who is woken."""
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from dis_logging.pipeline.entry import Entry
-from dis_logging.pipeline.stats import Bell, Epoch, HandlerStats, Ledger
+from dis_logging.pipeline.stats import Epoch, HandlerStats, Ledger
 from tests.conftest import make_buffer, settle_delivered
 
 
@@ -246,33 +245,7 @@ def test_latency_is_told_in_percentiles(seconds: list[float], expected: tuple[fl
     assert ledger.snapshot().latency == expected
 
 
-# -- the bell -------------------------------------------------------------------------------------------------------
-
-
-def test_a_ring_before_the_wait_is_not_lost() -> None:
-    bell = Bell()
-    bell.ring()
-
-    started = time.monotonic()
-    bell.wait(30)
-
-    assert time.monotonic() - started < 10
-
-
-def test_many_rings_are_one() -> None:
-    bell = Bell()
-    for _ in range(10):
-        bell.ring()
-    bell.wait(30)
-
-    started = time.monotonic()
-    bell.wait(0.05)
-
-    assert time.monotonic() - started >= 0.05
-
-
-def test_a_negative_wait_returns_at_once() -> None:
-    Bell().wait(-1)
+# -- the bells of those who wait ----------------------------------------------------------------------------------
 
 
 def test_each_waiting_thread_has_a_bell_of_its_own_that_every_verdict_rings() -> None:
