@@ -40,7 +40,7 @@ _HANDOVER_TIME = 0.1
 # failed: what it does not get by then is on stderr only, and what it has in hand at that moment is there as well.
 _HANDOVER_START = 0.2
 _HANDOVER_START_SHARE = 0.1
-_HANDOVER_SECONDS = 100e-6
+_HANDOVER_SECONDS = 200e-6
 _HANDOVER_SHARE = 0.5
 _HANDOVER_SHARE_IN_TROUBLE = 0.9
 # What it takes to give up a record without the fallback, on a slow machine. What this is beyond _GIVING_UP_TIME, for more than
