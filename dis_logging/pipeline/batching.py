@@ -126,11 +126,7 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
     with suppress(IndexError):
         for cut.moving in iter(queue.popleft, None):
             entry = cut.moving
-            key = entry[KEY]
-            if key in parked:
-                parked[key].append(entry)
-                cut.moving = None
-            elif key in busy:
+            if entry[KEY] in busy or entry[KEY] in parked:
                 buffer.park(entry)
                 cut.moving = None
             elif not cut.fits(entry):
