@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+import dis_logging.bell
 import dis_logging.pipeline
 
-_PIPELINE = str(Path(dis_logging.pipeline.__file__).parent)
+_PIPELINE = (str(Path(dis_logging.pipeline.__file__).parent), dis_logging.bell.__file__)
 
 
 def interrupt_after(steps: int, error: type[BaseException], action: Callable[[], object]) -> bool:

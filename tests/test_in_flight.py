@@ -2,11 +2,13 @@
 
 import logging
 import random
+import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -86,6 +88,11 @@ def log(handler: DISHandler, text: str, name: str = "web", level: int = logging.
     handler.handle(logging.LogRecord(name, level, __file__, 1, text, None, None))
 
 
+def log_all(handler: DISHandler, texts: Sequence[str]) -> None:
+    for text in texts:
+        log(handler, text)
+
+
 def log_batches(handler: DISHandler, count: int = LOGGERS, size: int = 5) -> list[str]:
     """Logs so many batches, each of a logger of its own, and returns the texts."""
     texts = [f"logger-{batch} {number}" for batch in range(count) for number in range(size)]
@@ -119,11 +126,11 @@ def test_an_interrupted_callback_leaves_alone_what_another_thread_sends_by_then(
         on_verdict=leave,
     )
     for text in ("one", "two"):
-        handler.handle(logging.LogRecord("busy", logging.INFO, __file__, 1, text, None, None))
+        log(handler, text, "busy")
     flushing = threading.Thread(target=handler.flush, args=(20,))
     flushing.start()
     assert dis.wait_for(lambda dis: unanswered(dis) == 1)
-    handler.handle(logging.LogRecord("other", logging.ERROR, __file__, 1, "three", None, None))
+    log(handler, "three", "other", logging.ERROR)
     assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 2)
 
     assert len(dis.requests) == 3  # two of the busy logger, one of the other
@@ -443,17 +450,53 @@ def test_a_record_that_comes_while_close_delivers_takes_nothing_away_from_it(
         log(handler, "very late")
         reported.extend(fallback.texts)
 
-    def log_late() -> None:
-        for text in late:
-            log(handler, text)
-
-    dis.play(Meanwhile(log_late), Meanwhile(log_when_it_takes_no_more))
+    dis.play(Meanwhile(partial(log_all, handler, late)), Meanwhile(log_when_it_takes_no_more))
     log(handler, "first")
     handler.close()
 
     assert_accounts_balance(handler, dis, fallback, ["first", *late, "very late"])
     assert {*late} <= {record.text for record in dis.records(STREAM)}
     assert reported == ["very late"]  # by the thread that logged it, which cannot log faster than the fallback takes
+
+
+def test_a_signal_handler_that_closes_leaves_the_rest_to_the_close_it_interrupts(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_batch_records=10, flush_interval=60)
+    has_closed = threading.Event()
+
+    def close(*_: object) -> None:
+        handler.close()
+        has_closed.set()
+
+    def interrupt() -> None:
+        assert dis.wait_for(lambda _: "closed" in repr(handler))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        assert has_closed.wait(20)
+
+    before = signal.signal(signal.SIGUSR1, close)
+    try:
+        dis.play(Meanwhile(partial(log_all, handler, ["late"] * 30)), Meanwhile(interrupt))
+        log(handler, "first")
+        handler.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert dis.record_count(STREAM) == 31
+
+
+def test_a_second_close_waits_for_what_the_first_gives_up(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
+    handler = make(flush_interval=60, shutdown_timeout=0.5)
+    with dis.rule(Hang()):
+        log(handler, "first")
+        closing = threading.Thread(target=handler.close)
+        closing.start()
+        assert dis.wait_for(lambda _: "closed" in repr(handler))
+        handler.close()
+        left = handler.stats().buffered
+        closing.join(20)
+
+    assert left == 0
 
 
 def test_close_in_a_second_thread_waits_for_the_first(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
@@ -468,16 +511,12 @@ def test_close_in_a_second_thread_waits_for_the_first(dis: DISEmulator, make: Ca
 
     second = threading.Thread(target=close_too)
 
-    def log_late() -> None:
-        for number in range(30):
-            log(handler, f"late {number}")
-
     def close_meanwhile() -> None:
         assert dis.wait_for(lambda _: "closed" in repr(handler))
         second.start()
         assert has_begun.wait(20)
 
-    dis.play(Meanwhile(log_late), Meanwhile(close_meanwhile))
+    dis.play(Meanwhile(partial(log_all, handler, ["late"] * 30)), Meanwhile(close_meanwhile))
     log(handler, "first")
     handler.close()
     second.join(20)

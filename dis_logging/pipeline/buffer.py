@@ -174,6 +174,21 @@ class Buffer:
         self.count_taken(1, len(entry[DATA]))
         return entry
 
+    def take_newest(self, first_epoch: float) -> list[Entry]:
+        """
+        Removes and returns the newest entry of the queue if it belongs to *first_epoch* or a later one; else none.
+
+        For a thread that has just put one there: another in the same place will find that one.
+        """
+        try:
+            if self.queue[-1][EPOCH] < first_epoch:
+                return []
+            entry = self.queue.pop()
+        except IndexError:  # sent meanwhile
+            return []
+        self.count_taken(1, len(entry[DATA]))
+        return [entry]
+
     def count_taken(self, entries: int, size: int) -> None:
         """Counts entries, and their payload bytes, that were taken straight from `queue`."""
         self._ledger.entries_taken += entries

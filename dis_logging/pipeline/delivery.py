@@ -550,7 +550,7 @@ class Delivery:
             failures.append(self._failure(entry, part, result.error_code, result.error_message))
             if reaction is Reaction.OPEN_CIRCUIT and len(refused) == len(entries):
                 self._circuit.open(result.error_code, result.error_message)
-                self._note_trouble(result.error_message)
+                self._note_trouble(result.error_message or result.error_code)
         delivered = [entry for index, entry in enumerate(entries) if index not in refused] if refused else entries
         acknowledged = Acknowledged(delivered) if delivered else None
         again = None

@@ -169,11 +169,12 @@ class Pace:
         return [*self._by_partition.values(), *self._by_place.values()]
 
     def _close(self, calm: set[_Lane]) -> None:
-        # All at once, as there may be thousands.
+        # All at once, as there may be thousands; the places first, as Ctrl-C must leave none on a lane that is gone. A signal
+        # handler that flushes may have closed some by then.
         lanes: dict[Any, _Lane]
-        for lanes in (self._by_partition, self._by_place, self._lane_of):
+        for lanes in (self._lane_of, self._by_partition, self._by_place):
             for name in [name for name, lane in lanes.items() if lane in calm]:
-                del lanes[name]
+                lanes.pop(name, None)
 
     def _forget_places(self) -> None:
         """Starts the list of keys anew, with those that wait."""

@@ -16,7 +16,7 @@ from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.delivery import Delivery, Sender
-from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Failure, FailureReason, Verdict
+from dis_logging.pipeline.entry import EPOCH, Entry, Failure, FailureReason, Verdict
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
 from dis_logging.pipeline.health import Health
 from dis_logging.pipeline.retry import RetryPolicy
@@ -115,7 +115,7 @@ class Pipeline:
         self._started = False
         self._closed = False
         self._closer: int | None = None  # the thread in which close delivers what came before it
-        self._first_late_epoch = math.inf
+        self._first_late_epoch = math.inf  # entries from this epoch on are not that thread's business
         self._retired = False
         self._fallback.reset_after_fork(self.ledger)
         self._buffer = Buffer(
@@ -190,7 +190,7 @@ class Pipeline:
         if self._pid != os.getpid():
             self._start_over_in_hook()
         elif self._closed:
-            self._take_late_entries(everything=self._closer is None)
+            self._take_late_entries()
         else:
             self._start_up()
             self._worker.wake()
@@ -348,11 +348,13 @@ class Pipeline:
         """
         Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback.
 
-        Called again it waits for the thread that closes, and then takes what has come since.
+        Called again it waits for the thread that closes, unless that waits for the calling one, and then takes what has come
+        since.
         """
         if self._closed:
             self._wait_for_closer(deadline)
-            self._take_late_entries()
+            if self._closer is None:
+                self._take_late_entries()
             return
         try:
             with ExitStack() as last:  # closing goes on, whatever one step raises; the last step comes first
@@ -369,12 +371,11 @@ class Pipeline:
             self._closer = None
 
     def _wait_for_closer(self, deadline: float) -> None:
-        """Leaves what is being delivered to the thread that closes already, unless that waits for the calling one."""
+        if self._closer == get_ident() or self._would_wait_for_itself():
+            return
         with self.ledger.bell() as bell:
-            while self._closer not in (None, get_ident()) and not self._would_wait_for_itself():
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    return
+            # Not once all have their verdicts: it may need logging's module lock, which dictConfig holds around this.
+            while self._closer is not None and self.stats().buffered and (remaining := deadline - time.monotonic()) > 0:
                 bell.wait(min(_PATIENCE, remaining))
 
     def _finish_latest(self, deadline: float) -> None:
@@ -389,9 +390,7 @@ class Pipeline:
 
     def _give_up_rest(self, deadline: float) -> None:
         self._delivery.abandon(_TOO_LATE, in_flight=False)
-        # From now on a thread with a late entry takes all that it finds. What others have left to this one until now is
-        # abandoned by the next call.
-        self._closer = None
+        self._first_late_epoch = 0  # what others have left to this thread until now is abandoned by the next call
         if self._would_wait_for_itself():
             self._delivery.abandon(_TOO_LATE)
             return
@@ -406,7 +405,7 @@ class Pipeline:
 
     def _give_up_interrupted(self) -> None:
         """Sees to what Ctrl-C has left; nothing otherwise."""
-        self._closer = None
+        self._first_late_epoch = 0
         if self.stats().buffered and not self._would_wait_for_itself():
             self._delivery.abandon(_TOO_LATE)
             self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
@@ -417,11 +416,11 @@ class Pipeline:
         if self._started and not self._closed:
             self.begin_flush()
 
-    def _take_late_entries(self, *, everything: bool = True) -> None:
+    def _take_late_entries(self) -> None:
         """
         Deals with entries that came after `close`: sends them if the process is ending, else reports them.
 
-        Without *everything* only with the newest: the rest is being delivered by the thread that closes.
+        While a thread closes, reports only the newest: the rest is that thread's.
         """
         if lifecycle.is_exiting() and not sys.is_finalizing() and not self._would_wait_for_itself():
             deadline = lifecycle.budget.deadline(self.shutdown_timeout)
@@ -429,25 +428,15 @@ class Pipeline:
             self._settle(deadline, _nobody)
             self._sender.close()
             lifecycle.budget.charge(started)
-            everything = True
-        for entry in self._delivery.take_rest() if everything else self._take_newest_if_late():
+        is_left_to_closer = self._closer is not None and not lifecycle.is_exiting()
+        for entry in (
+            self._buffer.take_newest(self._first_late_epoch) if is_left_to_closer else self._delivery.take_rest()
+        ):
             self._fallback.hand_over_now(
                 Failure(
                     entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True
                 )
             )
-
-    def _take_newest_if_late(self) -> list[Entry]:
-        """Takes the calling thread's entry, or that of another which will find this one, if it came after `close`."""
-        queue = self._buffer.queue
-        try:
-            if queue[-1][EPOCH] < self._first_late_epoch:
-                return []
-            entry = queue.pop()
-        except IndexError:  # sent meanwhile
-            return []
-        self._buffer.count_taken(1, len(entry[DATA]))
-        return [entry]
 
     def begin_fork(self) -> Callable[[], None]:
         """Makes the next entry of a child be noticed as such; returns what ends that in the parent."""

@@ -59,11 +59,12 @@ class Worker:
 
     def wake(self) -> None:
         """Makes the thread look for work soon; starts it if it does not run."""
-        if not self.is_alive:
-            self._start()
-        if not self._rung:  # one token is enough, however many records come meanwhile
+        # One token is enough, however many records come meanwhile; but Ctrl-C may have come before its ring.
+        if not self._rung or self._is_waiting:
             self._rung = True
             self._bell.ring()
+        if not self.is_alive:  # only now: one that ends looks for the token first
+            self._start()
 
     def stop(self) -> None:
         """Lets the thread end after its current step; it does not wait for that."""

@@ -187,6 +187,22 @@ def test_an_interrupt_anywhere_keeps_no_thread_from_starting(work: Work) -> None
             break
 
 
+def test_an_interrupt_anywhere_leaves_no_idle_thread_deaf(worker: Worker, work: Work) -> None:
+    worker.wake()
+    assert work.is_done()
+    for place in itertools.count():
+        while not worker._is_waiting or work.done.acquire(blocking=False):  # idle, and nothing done is left to be seen
+            pass
+
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, worker.wake)
+
+        worker.wake()
+        assert work.is_done()
+        if not was_interrupted:
+            assert place > 3
+            break
+
+
 def test_a_fork_leaves_a_fresh_unstarted_one(worker: Worker, work: Work) -> None:
     worker.wake()
     assert work.is_done()
