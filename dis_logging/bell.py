@@ -22,8 +22,10 @@ class Bell:
         if self._silence.locked():
             try:
                 self._silence.release()
-            except RuntimeError:  # another thread has rung at this moment
-                pass
+            except RuntimeError as error:  # another thread has rung at this moment
+                traceback = error.__traceback__
+                if traceback is not None and traceback.tb_next is not None:  # no, a signal handler has raised it
+                    raise
 
     def wait(self, timeout: float | None) -> bool:
         """Waits until somebody rings, at most *timeout* seconds (None: without limit); returns whether anybody did."""

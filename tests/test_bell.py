@@ -6,6 +6,7 @@ import threading
 import time
 
 from dis_logging.bell import Bell
+from tests.interrupts import interrupt_after
 
 
 def test_a_ring_before_the_wait_is_not_lost() -> None:
@@ -53,6 +54,27 @@ def test_a_signal_handler_that_outlasts_the_wait_does_not_make_it_endless() -> N
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_a_signal_handler_raises_upon_a_ring_is_not_swallowed() -> None:
+    """Even what looks like the error of a lock that another thread has just released."""
+
+    class AlarmError(RuntimeError):
+        pass
+
+    raised: list[int] = []
+
+    def ring() -> None:
+        try:
+            Bell().ring()
+        except AlarmError:
+            raised.append(place)
+
+    for place in itertools.count():
+        if not interrupt_after(place, AlarmError, ring):
+            break
+    assert place > 3
+    assert raised == list(range(place))
 
 
 def test_one_ring_wakes_one_of_two_and_the_other_ends_in_time() -> None:

@@ -67,7 +67,7 @@ class Worker:
             self._start()
 
     def stop(self) -> None:
-        """Lets the thread end after its current step; it does not wait for that."""
+        """Lets the thread end once it has done what it was woken for; does not wait for that."""
         self._stopping = True
         self._bell.ring()
 
@@ -95,26 +95,30 @@ class Worker:
             self._start()
 
     def _run(self) -> None:
-        while not self._stopping:
+        while True:
             try:
                 self._loop()
                 return
             except BaseException:  # even SystemExit: a dead sender would cost records
                 _logger.exception("dis_logging: the background thread met an unforeseen error and goes on")
+                if self._stopping:
+                    return
                 self._bell.wait(_PAUSE_AFTER_ERROR)
 
     def _loop(self) -> None:
         while True:
             self._rung = False
             wait = self._step()
+            if self._rung:
+                continue
             if self._stopping:  # only now: what was there when it was told to stop is still done
-                return
+                break
             if wait is None or wait > 0:
                 self._is_waiting = True
                 was_rung = self._bell.wait(self._max_idle if wait is None else wait)
                 self._is_waiting = False
                 if wait is None and not was_rung and self._max_idle is not None:
-                    self._thread = None  # whoever wakes it from now on starts another
-                    if self._rung:  # by somebody who still took this one for alive
-                        self._start()
-                    return
+                    break
+        self._thread = None  # whoever wakes it from now on starts another
+        if self._rung:  # by somebody who still took this one for alive
+            self._start()

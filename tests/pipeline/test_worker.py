@@ -57,9 +57,10 @@ def worker(work: Work) -> Iterator[Worker]:
 
 def end_of(worker: Worker) -> None:
     """Stops the worker and waits for its thread to end."""
+    thread = worker._thread
+    assert thread is not None
     worker.stop()
-    assert worker._thread is not None
-    worker._thread.join(20)
+    thread.join(20)
 
 
 def test_no_thread_runs_before_it_is_woken(worker: Worker, work: Work) -> None:
@@ -129,6 +130,42 @@ def test_a_wake_during_the_step_is_not_lost() -> None:
 
     assert again.wait(20)
     end_of(worker)
+
+
+def test_one_that_is_stopped_still_does_what_it_was_woken_for(worker: Worker, work: Work) -> None:
+    wakes: list[Callable[[], None]] = [worker.wake]
+
+    def stop_and_go_on() -> float | None:
+        worker.stop()
+        for wake in wakes:
+            wake()
+        wakes.clear()
+        return work()
+
+    worker._step = stop_and_go_on
+    worker.wake()
+    assert work.is_done(2)
+    work.threads[0].join(20)
+
+    assert not worker.is_alive
+    assert len(set(work.threads)) == 1
+
+
+def test_one_that_is_stopped_before_it_gets_going_still_does_what_it_was_woken_for(
+    worker: Worker, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoppedAtOnce(threading.Thread):
+        def run(self) -> None:
+            worker.stop()
+            super().run()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", StoppedAtOnce)
+        worker.wake()
+    assert work.is_done()
+    work.threads[0].join(20)
+
+    assert not worker.is_alive
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """A prefork server delivers what its workers log, each record once."""
 
 import http.client
+import itertools
 import signal
 import socket
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -47,6 +51,62 @@ def test_what_the_workers_of_gunicorn_log_arrives_once(programs: Programs, optio
     else:
         assert workers <= set(imports)
         assert len(set(imports)) == len(imports)
+    assert not ended.reported
+
+
+JOURNALED = """
+    import logging, os
+    from application import make_logger
+    logger = make_logger("web")
+    journal = os.open("journal", os.O_WRONLY | os.O_APPEND)
+
+    def application(environ, start_response):
+        logger.info("request %s", environ["QUERY_STRING"])
+        os.write(journal, b"request %s\\n" % environ["QUERY_STRING"].encode())
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"%d" % os.getpid()]
+    """
+
+
+@pytest.mark.parametrize("options", [[], ["--threads=4"]], ids=["sync", "threads"])
+def test_what_workers_log_until_sigterm_ends_them_arrives_once(programs: Programs, options: list[str]) -> None:
+    journal = programs.write("journal", "")
+    programs.write("web.py", JOURNALED)
+    numbers = itertools.count()
+    answered: list[int] = []
+    with ExitStack() as stack:
+        clients = stack.enter_context(ThreadPoolExecutor(4))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
+        server = programs.start_command(
+            *("-m", "gunicorn", "--workers=2", f"--bind=fd://{listener.fileno()}", "--log-level=warning"),
+            *options,
+            "web:application",
+            pass_fds=(listener.fileno(),),
+            flush_interval=60,
+        )
+        port = listener.getsockname()[1]
+        enough = threading.Event()
+
+        def request_on_and_on() -> None:
+            with suppress(OSError, http.client.HTTPException):  # once the server has ended
+                while True:
+                    number = next(numbers)
+                    _get(port, f"/?{number}")
+                    answered.append(number)
+                    if len(answered) > REQUESTS:
+                        enough.set()
+
+        for _ in range(4):
+            clients.submit(request_on_and_on)
+        assert enough.wait(60)
+        server.signal(signal.SIGTERM)
+        ended = server.wait()
+        listener.close()  # resets what nobody has accepted
+
+    logged = Counter(journal.read_text().splitlines())
+    assert ended.returncode == 0, ended.errors
+    assert ended.accounted == logged
+    assert {f"request {number}" for number in answered} <= set(logged)
     assert not ended.reported
 
 
