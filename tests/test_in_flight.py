@@ -373,6 +373,63 @@ def test_without_a_backlog_there_is_one_thread(dis: DISEmulator, make: Callable[
     assert further_senders(handler) == 0  # one that had been started would still be there
 
 
+def test_what_must_wait_for_a_request_starts_no_further_thread(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=60)
+    texts = [earn_trust(handler), *(f"text {number}" for number in range(50))]
+    with holding(dis):
+        log_all(handler, texts[1:6])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log_all(handler, texts[6:])
+        assert not handler._pipeline._buffer.parked  # nobody has looked at them in vain
+        assert further_senders(handler) == 0
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 51)
+
+    assert_accounts_balance(handler, dis, fallback, texts)
+
+
+def test_one_that_need_not_wait_among_many_that_must_is_sent_meanwhile(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=60)
+    earn_trust(handler)
+    with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+
+        log(handler, "other", "other")
+        log_all(handler, [f"more {number}" for number in range(4)])
+
+        assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 2)
+        assert [record.text for record in dis.records(STREAM)] == ["first 0", "other"]
+
+
+def test_an_alarm_that_is_put_off_while_the_request_ends_wakes_the_sender_in_time(
+    dis: DISEmulator, make: Callable[..., DISHandler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender has set its own by then, and nobody would look again."""
+    handler = make(max_in_flight=4)
+    earn_trust(handler)
+    buffer, worker = handler._pipeline._buffer, handler._pipeline._worker
+    put_off = buffer.wake_after
+    with holding(dis) as hold:
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+
+        def put_off_too_late(entries: int, size: int) -> None:
+            hold.release()
+            assert dis.wait_for(lambda _: handler.stats().buffered == 0 and worker._is_waiting)
+            put_off(entries, size)
+
+        monkeypatch.setattr(buffer, "wake_after", put_off_too_late)
+        log_all(handler, [f"more {number}" for number in range(5)])
+        monkeypatch.undo()
+    log(handler, "last")
+
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 12)
+
+
 def test_further_threads_end_when_the_backlog_is_gone(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
     handler = make(max_in_flight=4)
     earn_trust(handler)

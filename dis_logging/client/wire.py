@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dis_logging.client.models import (
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
     #: By position, because it is done for every log record.
     WireEntry = tuple[bytes, str, Routing | None, Unpack[tuple[Any, ...]]]
 
+_key_of = itemgetter(1)
+_routing_of = itemgetter(2)
+
 
 # -- requests -------------------------------------------------------------------------------------------------------
 
@@ -96,7 +100,10 @@ def encode_put_records(stream_name: str, entries: Sequence[WireEntry], stream_id
         return opening + b"]}"
     pieces = [b""] * (2 * len(data))
     pieces[0::2] = data
-    pieces[1::2] = [tails[entry[1] if entry[2] is None else entry[1:3]] for entry in entries]
+    if any(map(_routing_of, entries)):
+        pieces[1::2] = [tails[entry[1] if entry[2] is None else entry[1:3]] for entry in entries]
+    else:
+        pieces[1::2] = map(tails.__getitem__, map(_key_of, entries))
     pieces[-1] = pieces[-1].removesuffix(_BETWEEN)
     return b"".join((opening, b'{"data":"', *pieces, b"]}"))
 

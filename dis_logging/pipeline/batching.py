@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
 from dis_logging.pipeline.aggregation import line_of
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry
+from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, data_of, key_of
 
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
@@ -184,25 +185,38 @@ class _Cut:
 
     def fill(self, queue: deque[Entry]) -> tuple[int, int]:
         """Moves what fits from *queue* to the batch; returns how many entries, and payload bytes, that were."""
-        # What fits and add do, without calling them: every entry goes this way unless some have to wait.
-        batch, add = self.batch, self.batch.append
-        before, payload, encoded = len(batch), self._payload, self._encoded
-        max_records, max_bytes = self._max_records, self._max_bytes
+        # What fits and add do, but for all at once, since every entry goes this way unless some have to wait. The move is
+        # one step of the interpreter: any entry is in the queue or in the batch whenever a signal handler runs.
+        batch, before, taken = self.batch, len(self.batch), self._payload
         with suppress(IndexError):
-            for self.moving in iter(queue.popleft, None):
-                entry = self.moving
-                size = len(entry[DATA])
-                payload += size
-                encoded += size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
-                if (payload > max_bytes or encoded > MAX_BODY_BYTES or len(batch) >= max_records) and batch:
-                    queue.appendleft(entry)
-                    self.moving = None
-                    payload -= size
-                    break
-                add(entry)
-        taken = payload - self._payload
-        self._records, self._payload, self._encoded = len(batch), payload, encoded
-        return len(batch) - before, taken
+            batch += islice(iter(queue.popleft, None), max(0, int(self._max_records - before)))
+        added = batch[before:]
+        size, key_characters = sum(map(len, map(data_of, added))), sum(map(len, map(key_of, added)))
+        self._records = len(batch)
+        self._payload += size
+        self._encoded += size * 4 / 3 + KEY_CHARACTER_BYTES * key_characters + ENTRY_MARGIN * len(added)
+        least = before or 1
+        if self._is_too_large and len(batch) > least:
+            self._give_back(queue, least)
+        return len(batch) - before, self._payload - taken
+
+    @property
+    def _is_too_large(self) -> bool:
+        return self._payload > self._max_bytes or self._encoded > MAX_BODY_BYTES
+
+    def _give_back(self, queue: deque[Entry], least: int) -> None:
+        """Moves the latest entries of the batch back to *queue*, until the others fit or there are only *least*."""
+        batch = self.batch
+        for self.moving in iter(batch.pop, None):
+            entry = self.moving
+            queue.appendleft(entry)
+            self.moving = None
+            size = len(entry[DATA])
+            self._payload -= size
+            self._encoded -= size * 4 / 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
+            if len(batch) <= least or not self._is_too_large:
+                break
+        self._records = len(batch)
 
 
 class _AggregatedCut(_Cut):

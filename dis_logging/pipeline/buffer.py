@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
-from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, key_bytes
+from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, key_bytes, key_of
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -127,6 +127,12 @@ class Buffer:
             self._wake_entries = self._ledger.entries_taken + entries
             self._wake_bytes = self._ledger.bytes_taken + size
 
+    def wake_after(self, entries: int, size: int) -> None:
+        """Asks to be woken once so many more entries, or payload bytes, have come."""
+        if not self._wake_always and not self._forks:
+            self._wake_entries = self._ledger.entries_in + entries
+            self._wake_bytes = self._ledger.bytes_in + size
+
     def wake_never(self) -> None:
         """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
         if not self._wake_always and not self._forks:
@@ -157,6 +163,13 @@ class Buffer:
         with suppress(IndexError):  # by index, as a deque that grows meanwhile cannot be iterated
             keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
         return keys
+
+    def are_latest_among(self, keys: set[str], count: int) -> bool:
+        """Returns whether the latest *count* entries of the queue all have keys that are among *keys*."""
+        try:
+            return keys.issuperset(map(key_of, islice(reversed(self.queue), count)))
+        except RuntimeError:  # it has changed meanwhile, and nobody knows
+            return False
 
     def oldest_age(self) -> float:
         """Returns how many seconds ago, by the wall clock, the oldest entry that waits was made; 0.0 when none does."""

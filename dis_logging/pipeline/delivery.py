@@ -18,7 +18,7 @@ from dis_logging.errors import DeliveryError, ServiceError, UnknownOutcomeError
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import KEY, Entry, Failure, FailureReason
+from dis_logging.pipeline.entry import KEY, Entry, Failure, FailureReason, key_of
 from dis_logging.pipeline.pace import Pace, cost_among_others, cost_of
 from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.retry import (
@@ -74,7 +74,7 @@ class _Batch:
         self.failures: list[Failure] = []  # given up, and on their way to the fallback
         self.sent_at = 0.0  # when its latest attempt began
         self.parts = deque([_Part(entries)])
-        self.keys = {entry[KEY] for entry in entries}
+        self.keys = set(map(key_of, entries))
         self.retry = retry
         self.not_before = 0.0
         self.error: DeliveryError | None = None  # what the next attempt is for
@@ -247,6 +247,18 @@ class Delivery:
     def is_sending(self) -> bool:
         """Whether a request is under way."""
         return self._sending > 0
+
+    def postpone_alarm(self) -> bool:
+        """
+        Lets the buffer go on without waking anybody if all that has come of late must wait for a request that is under way.
+
+        Returns whether that is so: whoever made the request will look again after it. For the threads that emit; takes no lock.
+        """
+        enough = self._enough
+        if not self._sending or not self._buffer.are_latest_among(self._busy_keys, enough.max_records):
+            return False
+        self._buffer.wake_after(enough.max_records, enough.max_bytes)
+        return self._sending > 0  # only now: one that ended before may have set the alarm already
 
     def abandon(self, message: str, *, in_flight: bool = True) -> bool:
         """

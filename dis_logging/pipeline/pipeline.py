@@ -193,6 +193,8 @@ class Pipeline:
             self._take_late_entries()
         else:
             self._start_up()
+            if self._delivery.postpone_alarm():
+                return
             self._worker.wake()
             # Perhaps it is the worker that sends, and what came cannot wait for it.
             if self._delivery.is_sending and self._buffer.queue:

@@ -8,12 +8,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from dis_logging.bell import Bell
 from dis_logging.frozen import Frozen, set_field
-from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, key_bytes, verdict_of
+from dis_logging.pipeline.entry import DATA, EPOCH, Entry, Outcome, Verdict, data_of, epoch_of, key_bytes, verdict_of
 from dis_logging.pipeline.reentry import run_delivering
 
 _logger = logging.getLogger("dis_logging")
@@ -21,8 +20,6 @@ _REMEMBERED_EPOCHS = 100
 _REMEMBERED_LATENCIES = 500
 # DIS has some forty codes; a service that makes up new ones must not fill the memory.
 _MOST_CODES = 50
-_data_of = itemgetter(DATA)
-_epoch_of = itemgetter(EPOCH)
 
 
 class Epoch:
@@ -265,7 +262,7 @@ class Ledger:
     def count_delivered(self, acknowledged: Acknowledged) -> None:
         """Counts entries as acknowledged, unless they are; a flush still waits for `conclude_delivered`."""
         entries = acknowledged.entries
-        count, size = len(entries), sum(map(len, map(_data_of, entries)))
+        count, size = len(entries), sum(map(len, map(data_of, entries)))
         freed = sum(map(key_bytes, entries)) if self.key_bytes else 0
         if not acknowledged.is_counted:
             self.delivered += count
@@ -286,7 +283,7 @@ class Ledger:
             for entry in acknowledged.untold:
                 self._tell(entry, Outcome.DELIVERED)
         if acknowledged.epochs is None:
-            numbers = Counter(map(_epoch_of, acknowledged.entries))
+            numbers = Counter(map(epoch_of, acknowledged.entries))
             acknowledged.epochs = [(self.epoch_numbered(number), settled) for number, settled in numbers.items()]
         # After the counters: whoever flushed finds them complete.
         while acknowledged.epochs:

@@ -1,6 +1,8 @@
 """Cutting entries into batches: order kept for every key, nothing lost, limits obeyed."""
 
+import itertools
 from collections import defaultdict
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from tests.conftest import make_buffer
+from tests.interrupts import interrupt_after
 
 KEYS = ("a", "b", "c", "")
 
@@ -116,6 +119,25 @@ def test_a_batch_is_as_full_as_the_limits_allow(sizes: list[int], limits: BatchL
     following = len(run.buffer.queue[0][DATA]) if run.buffer.queue else 10**9
     full = len(batch) == limits.max_records or sum(len(entry[DATA]) for entry in batch) + following > limits.max_bytes
     assert full or not run.buffer.queue
+
+
+def test_an_interrupt_anywhere_leaves_each_entry_in_the_batch_or_in_the_buffer() -> None:
+    """Even among the entries that do not fit, which were taken in vain."""
+    for place in itertools.count():
+        run = Run(BatchLimits(6, 30))
+        for _ in range(10):
+            run.add("a", 10)
+        batch: list[Entry] = []
+
+        take = partial(take_batch, run.buffer, run.limits, set(), None, batch)
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, take)
+
+        assert [*batch, *run.buffer.queue] == run.put
+        assert run.buffer.waiting() == (len(run.buffer.queue), 10 * len(run.buffer.queue))
+        if not was_interrupted:
+            assert len(batch) == 3
+            assert place > 10
+            break
 
 
 def test_an_empty_buffer_gives_an_empty_batch() -> None:
