@@ -12,17 +12,21 @@ a double quote, is written as a JSON string, and nobody who takes the record apa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from enum import Enum
+from itertools import accumulate, count
+from operator import add, itemgetter
 from typing import TYPE_CHECKING
 
-from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry
+from dis_logging.pipeline.entry import KEY, ROUTING, Entry, data_of, key_of, routing_of
 
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
 
 _LINE_FEED = b"\n"
 _QUOTE = ord('"')
+_first_of = itemgetter(0)
 
 
 class Aggregation(str, Enum):
@@ -46,7 +50,12 @@ def line_size(data: bytes) -> int:
     return len(line_of(data))
 
 
-def join(entries: Sequence[Entry], max_bytes: int) -> tuple[list[WireEntry], list[list[int]]]:
+def are_lines(texts: Sequence[bytes]) -> bool:
+    """Returns whether each of *texts* is the line that stands for it."""
+    return _LINE_FEED not in b"".join(texts) and _QUOTE not in map(_first_of, texts)
+
+
+def join(entries: Sequence[Entry], max_bytes: int) -> tuple[list[WireEntry], list[Sequence[int]]]:
     """
     Returns the DIS records for *entries*, as the client takes them, and for each the indices of the entries in it.
 
@@ -56,32 +65,41 @@ def join(entries: Sequence[Entry], max_bytes: int) -> tuple[list[WireEntry], lis
     Args:
         max_bytes: of the data of a DIS record; an entry that is longer has one for itself.
     """
-    groups: list[_Group] = []
-    latest: dict[str, _Group] = {}
+    texts = list(map(data_of, entries))
+    all_lines = texts if are_lines(texts) else list(map(line_of, texts))
+    records: list[WireEntry] = []
+    groups: list[Sequence[int]] = []
+    for run in _runs(entries):
+        first, lines = entries[run[0]], [all_lines[index] for index in run]
+        for piece in _pieces(lines, max_bytes):
+            records.append((_LINE_FEED.join(lines[piece]), first[KEY], first[ROUTING]))
+            groups.append(run[piece])
+    return records, groups
+
+
+def _runs(entries: Sequence[Entry]) -> Sequence[Sequence[int]]:
+    """Returns the indices of the entries that may share DIS records, each time in their order."""
+    if len(set(map(key_of, entries))) == 1 and not any(map(routing_of, entries)):  # a single busy logger has the most
+        return [range(len(entries))]
+    runs: list[list[int]] = []
+    latest: dict[str, list[int]] = {}
     for index, entry in enumerate(entries):
-        line = line_of(entry[DATA])
-        group = latest.get(entry[KEY])
-        if group is None or group.size + len(line) > max_bytes or group.routing != entry[ROUTING]:
-            group = latest[entry[KEY]] = _Group(entry)
-            groups.append(group)
-        group.lines.append(line)
-        group.indices.append(index)
-        group.size += len(line) + 1
-    records: list[WireEntry] = [(_LINE_FEED.join(group.lines), group.key, group.routing) for group in groups]
-    return records, [group.indices for group in groups]
+        run = latest.get(entry[KEY])
+        if run is None or entries[run[0]][ROUTING] != entry[ROUTING]:
+            run = latest[entry[KEY]] = []
+            runs.append(run)
+        run.append(index)
+    return runs
 
 
-class _Group:
-    """A DIS record in the making: its lines, their size with a line feed after each, and the indices of their entries."""
-
-    __slots__ = ("indices", "key", "lines", "routing", "size")
-
-    def __init__(self, first: Entry) -> None:
-        self.key = first[KEY]
-        self.routing = first[ROUTING]
-        self.lines: list[bytes] = []
-        self.indices: list[int] = []
-        self.size = 0
+def _pieces(lines: Sequence[bytes], max_bytes: int) -> Iterator[slice]:
+    """Yields the parts of *lines* that fill a DIS record each."""
+    ends = list(map(add, accumulate(map(len, lines)), count()))  # where each ends, all joined by line feeds
+    start = begin = 0
+    while start < len(ends):
+        stop = max(start + 1, bisect_right(ends, begin + max_bytes, start))
+        yield slice(start, stop)
+        start, begin = stop, ends[stop - 1] + 1
 
 
 def split(data: bytes) -> list[bytes]:

@@ -9,13 +9,15 @@ from itertools import islice
 from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
-from dis_logging.pipeline.aggregation import line_of
+from dis_logging.pipeline.aggregation import are_lines, line_of
 from dis_logging.pipeline.buffer import Buffer
-from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, data_of, key_of
+from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, data_of, key_of, routing_of
 
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
 _NOWHERE = object()
+# So many entries are looked at together where each of them would take as long as all.
+_CHUNK = 200
 
 
 class BatchLimits(NamedTuple):
@@ -171,13 +173,12 @@ class _Cut:
 
     def fits(self, entry: Entry) -> bool:
         size = len(entry[DATA])
-        return self._has_room(1, size, size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
+        has_room = self._has_room(1, size, size * 4 // 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN)
+        return has_room or not self.batch
 
     def _has_room(self, records: float, size: int, encoded: float) -> bool:
         self._asked = records, payload, encoded = self._records + records, self._payload + size, self._encoded + encoded
-        return not self.batch or (
-            payload <= self._max_bytes and encoded <= MAX_BODY_BYTES and records <= self._max_records
-        )
+        return payload <= self._max_bytes and encoded <= MAX_BODY_BYTES and records <= self._max_records
 
     def add(self, entry: Entry) -> None:
         self._records, self._payload, self._encoded = self._asked
@@ -185,38 +186,35 @@ class _Cut:
 
     def fill(self, queue: deque[Entry]) -> tuple[int, int]:
         """Moves what fits from *queue* to the batch; returns how many entries, and payload bytes, that were."""
-        # What fits and add do, but for all at once, since every entry goes this way unless some have to wait. The move is
-        # one step of the interpreter: any entry is in the queue or in the batch whenever a signal handler runs.
-        batch, before, taken = self.batch, len(self.batch), self._payload
-        with suppress(IndexError):
-            batch += islice(iter(queue.popleft, None), max(0, int(self._max_records - before)))
-        added = batch[before:]
+        # What fits and add do, but for all at once, since every entry goes this way unless some have to wait.
+        before, taken = len(self.batch), self._payload
+        added = self._take(queue, int(self._max_records) - before)
         size, key_characters = sum(map(len, map(data_of, added))), sum(map(len, map(key_of, added)))
-        self._records = len(batch)
         self._payload += size
         self._encoded += size * 4 / 3 + KEY_CHARACTER_BYTES * key_characters + ENTRY_MARGIN * len(added)
-        least = before or 1
-        if self._is_too_large and len(batch) > least:
-            self._give_back(queue, least)
-        return len(batch) - before, self._payload - taken
-
-    @property
-    def _is_too_large(self) -> bool:
-        return self._payload > self._max_bytes or self._encoded > MAX_BODY_BYTES
-
-    def _give_back(self, queue: deque[Entry], least: int) -> None:
-        """Moves the latest entries of the batch back to *queue*, until the others fit or there are only *least*."""
-        batch = self.batch
-        for self.moving in iter(batch.pop, None):
-            entry = self.moving
-            queue.appendleft(entry)
-            self.moving = None
+        while (self._payload > self._max_bytes or self._encoded > MAX_BODY_BYTES) and len(self.batch) > (before or 1):
+            entry = self._give_back(queue)
             size = len(entry[DATA])
             self._payload -= size
             self._encoded -= size * 4 / 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
-            if len(batch) <= least or not self._is_too_large:
-                break
-        self._records = len(batch)
+        self._records = len(self.batch)
+        return len(self.batch) - before, self._payload - taken
+
+    def _take(self, queue: deque[Entry], count: int) -> list[Entry]:
+        """Moves the oldest *count* entries of *queue*, or all there are, to the batch and returns them."""
+        batch, before = self.batch, len(self.batch)
+        # One step of the interpreter: whenever a signal handler runs, each of them is either there or here.
+        with suppress(IndexError):
+            batch += islice(iter(queue.popleft, None), max(0, count))
+        return batch[before:]
+
+    def _give_back(self, queue: deque[Entry]) -> Entry:
+        """Moves the latest entry of the batch back to *queue* and returns it."""
+        self.moving = entry = self.batch[-1]
+        del self.batch[-1]  # no signal handler runs between the two
+        queue.appendleft(entry)
+        self.moving = None
+        return entry
 
 
 class _AggregatedCut(_Cut):
@@ -237,7 +235,7 @@ class _AggregatedCut(_Cut):
         size = len(line_of(entry[DATA])) + 1  # the line feed
         records = min(2.0, size * self._share) + (self._latest.get(entry[KEY], _NOWHERE) != entry[ROUTING])
         overhead = KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
-        return self._has_room(records, size, size * 4 / 3 + records * overhead)
+        return self._has_room(records, size, size * 4 / 3 + records * overhead) or not self.batch
 
     def add(self, entry: Entry) -> None:
         super().add(entry)
@@ -245,26 +243,40 @@ class _AggregatedCut(_Cut):
 
     def fill(self, queue: deque[Entry]) -> tuple[int, int]:
         before, taken = len(self.batch), 0
-        batch, latest, share = self.batch, self._latest, self._share
-        max_records, max_bytes = self._max_records, self._max_bytes
-        records, payload, encoded = self._records, self._payload, self._encoded
         with suppress(IndexError):
-            for self.moving in iter(queue.popleft, None):
-                entry = self.moving
-                size = len(line_of(entry[DATA])) + 1
-                part = size * share if size * share < 2 else 2.0
-                key, routing = entry[KEY], entry[ROUTING]
-                if latest.get(key, _NOWHERE) != routing:
-                    part += 1
-                records += part
-                payload += size
-                encoded += size * 4 / 3 + part * (KEY_CHARACTER_BYTES * len(key) + ENTRY_MARGIN)
-                if (payload > max_bytes or encoded > MAX_BODY_BYTES or records > max_records) and batch:
-                    queue.appendleft(entry)
-                    self.moving = None
-                    break
-                self._records, self._payload, self._encoded = records, payload, encoded
-                latest[key] = routing
-                batch.append(entry)
-                taken += len(entry[DATA])
-        return len(batch) - before, taken
+            while True:
+                while size := self._fill_chunk(queue):
+                    taken += size
+                for self.moving in islice(iter(queue.popleft, None), _CHUNK):
+                    entry = self.moving
+                    if not self.fits(entry):
+                        queue.appendleft(entry)
+                        self.moving = None
+                        return len(self.batch) - before, taken
+                    self.add(entry)
+                    taken += len(entry[DATA])
+        return len(self.batch) - before, taken
+
+    def _fill_chunk(self, queue: deque[Entry]) -> int:
+        """Moves some entries at once if that is simple, and all fit; returns their payload bytes, 0 if it is not so."""
+        entries = self._take(queue, _CHUNK)
+        texts = list(map(data_of, entries))
+        sizes = list(map(len, texts))
+        keys = set(map(key_of, entries))
+        # As `fits` counts them.
+        size = sum(sizes) + len(texts)
+        records = size * self._share + sum(self._latest.get(key, _NOWHERE) is not None for key in keys)
+        overhead = KEY_CHARACTER_BYTES * max(map(len, keys), default=0) + ENTRY_MARGIN
+        if (
+            entries
+            and max(sizes) * self._share < 2
+            and are_lines(texts)
+            and not any(map(routing_of, entries))
+            and self._has_room(records, size, size * 4 / 3 + records * overhead)
+        ):
+            self._records, self._payload, self._encoded = self._asked
+            self._latest.update(dict.fromkeys(keys))
+            return sum(sizes)
+        for _ in entries:
+            self._give_back(queue)
+        return 0

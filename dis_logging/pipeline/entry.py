@@ -56,6 +56,7 @@ TRAIL: Final = 11
 # For all of many at once, without a step of the interpreter for each.
 data_of = itemgetter(DATA)
 key_of = itemgetter(KEY)
+routing_of = itemgetter(ROUTING)
 epoch_of = itemgetter(EPOCH)
 
 

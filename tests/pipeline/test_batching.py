@@ -4,6 +4,7 @@ import itertools
 from collections import defaultdict
 from functools import partial
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,10 +122,11 @@ def test_a_batch_is_as_full_as_the_limits_allow(sizes: list[int], limits: BatchL
     assert full or not run.buffer.queue
 
 
-def test_an_interrupt_anywhere_leaves_each_entry_in_the_batch_or_in_the_buffer() -> None:
+@pytest.mark.parametrize("limits", [BatchLimits(6, 30), BatchLimits(6, 33, 100)], ids=["each", "aggregated"])
+def test_an_interrupt_anywhere_leaves_each_entry_in_the_batch_or_in_the_buffer(limits: BatchLimits) -> None:
     """Even among the entries that do not fit, which were taken in vain."""
     for place in itertools.count():
-        run = Run(BatchLimits(6, 30))
+        run = Run(limits)
         for _ in range(10):
             run.add("a", 10)
         batch: list[Entry] = []
