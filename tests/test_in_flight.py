@@ -405,6 +405,58 @@ def test_one_that_need_not_wait_among_many_that_must_is_sent_meanwhile(
         assert [record.text for record in dis.records(STREAM)] == ["first 0", "other"]
 
 
+def test_one_that_need_not_wait_in_the_middle_of_a_backlog_is_sent_meanwhile(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    """It came before several requests might be sent at once."""
+    handler = make(max_in_flight=4, flush_interval=60)
+    with holding(dis) as first:
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log_all(handler, [f"text {number}" for number in range(5, 26)])
+        log(handler, "other", "other")
+        log_all(handler, [f"text {number}" for number in range(26, 46)])
+        with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+            first.release()
+
+            assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+            assert dis.record_count(STREAM) == 6
+
+
+def test_a_severe_record_is_sent_while_that_of_another_logger_must_wait(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=60)
+    earn_trust(handler)
+    with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+        log(handler, "text", level=logging.ERROR)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log(handler, "more", level=logging.ERROR)
+
+        log(handler, "other", "other", logging.ERROR)
+
+        assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+
+
+def test_a_retry_is_due_while_a_request_of_another_logger_is_under_way(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    """Its key is not in that request, though more of its records wait for it."""
+    handler = make(max_in_flight=4, flush_interval=60, backoff_initial=2, backoff_max=2)
+    earn_trust(handler)
+    dis.play(RefuseEntries("DIS.4303", where=[0]))
+    log(handler, "text", level=logging.ERROR)
+    worker = handler._pipeline._worker
+    assert dis.wait_for(lambda dis: len(dis.requests) == 2 and worker._is_waiting)
+    with holding(dis, where=lambda request: request.entries[0].partition_key == "other"):
+        log(handler, "other", "other", logging.ERROR)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+
+        log_all(handler, [f"more {number}" for number in range(5)])
+
+        assert dis.wait_for(lambda dis: "text" in [record.text for record in dis.records(STREAM)])
+
+
 def test_an_alarm_that_is_put_off_while_the_request_ends_wakes_the_sender_in_time(
     dis: DISEmulator, make: Callable[..., DISHandler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,10 +469,10 @@ def test_an_alarm_that_is_put_off_while_the_request_ends_wakes_the_sender_in_tim
         log_all(handler, [f"text {number}" for number in range(5)])
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
 
-        def put_off_too_late(entries: int, size: int) -> None:
+        def put_off_too_late(entries: int, size: int) -> bool:
             hold.release()
             assert dis.wait_for(lambda _: handler.stats().buffered == 0 and worker._is_waiting)
-            put_off(entries, size)
+            return put_off(entries, size)
 
         monkeypatch.setattr(buffer, "wake_after", put_off_too_late)
         log_all(handler, [f"more {number}" for number in range(5)])

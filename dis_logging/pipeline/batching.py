@@ -70,6 +70,9 @@ def _repair(cut: _Cut, buffer: Buffer) -> None:
     entry = cut.moving
     if entry is not None and not _has_place(entry, cut, buffer):
         cut.source.appendleft(entry)
+    if cut.fitting is not None:
+        for _ in cut.batch[cut.fitting :]:
+            cut.give_back()
     buffer.release(list(buffer.parked))  # nobody knows which key it was; those that must wait are looked at in vain
     buffer.recount_taken()
 
@@ -104,7 +107,7 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
     """Moves entries of one key until one must wait (True) or does not fit (False)."""
     cut.take_from(entries)
     if admits is None:
-        cut.fill(entries)
+        cut.fill()
         return not entries
     with suppress(IndexError):
         for cut.moving in iter(entries.popleft, None):
@@ -123,7 +126,7 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
     parked, queue = buffer.parked, buffer.queue
     cut.take_from(queue)
     if not (busy or parked or admits):
-        buffer.count_taken(*cut.fill(queue))
+        buffer.count_taken(*cut.fill())
         return
     taken = size = 0
     with suppress(IndexError):
@@ -159,6 +162,7 @@ class _Cut:
         self.batch = batch
         self.source: deque[Entry] = deque()  # where entries are taken from
         self.moving: Entry | None = None  # the one that was taken last
+        self.fitting: int | None = None  # how many entries of the batch are known to fit; None: all
         self._max_records = limits.max_records
         self._max_bytes = limits.max_bytes
         self._records = 0.0
@@ -184,35 +188,38 @@ class _Cut:
         self._records, self._payload, self._encoded = self._asked
         self.batch.append(entry)
 
-    def fill(self, queue: deque[Entry]) -> tuple[int, int]:
-        """Moves what fits from *queue* to the batch; returns how many entries, and payload bytes, that were."""
+    def fill(self) -> tuple[int, int]:
+        """Moves what fits from the source to the batch; returns how many entries, and payload bytes, that were."""
         # What fits and add do, but for all at once, since every entry goes this way unless some have to wait.
         before, taken = len(self.batch), self._payload
-        added = self._take(queue, int(self._max_records) - before)
+        added = self._take(int(self._max_records) - before)
         size, key_characters = sum(map(len, map(data_of, added))), sum(map(len, map(key_of, added)))
         self._payload += size
         self._encoded += size * 4 / 3 + KEY_CHARACTER_BYTES * key_characters + ENTRY_MARGIN * len(added)
         while (self._payload > self._max_bytes or self._encoded > MAX_BODY_BYTES) and len(self.batch) > (before or 1):
-            entry = self._give_back(queue)
+            entry = self.give_back()
             size = len(entry[DATA])
             self._payload -= size
             self._encoded -= size * 4 / 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
         self._records = len(self.batch)
+        self.fitting = None
         return len(self.batch) - before, self._payload - taken
 
-    def _take(self, queue: deque[Entry], count: int) -> list[Entry]:
-        """Moves the oldest *count* entries of *queue*, or all there are, to the batch and returns them."""
+    def _take(self, count: int) -> list[Entry]:
+        """Moves the oldest *count* entries of the source, or all there are, to the batch and returns them."""
         batch, before = self.batch, len(self.batch)
+        self.moving = None
+        self.fitting = before
         # One step of the interpreter: whenever a signal handler runs, each of them is either there or here.
         with suppress(IndexError):
-            batch += islice(iter(queue.popleft, None), max(0, count))
+            batch += islice(iter(self.source.popleft, None), max(0, count))
         return batch[before:]
 
-    def _give_back(self, queue: deque[Entry]) -> Entry:
-        """Moves the latest entry of the batch back to *queue* and returns it."""
+    def give_back(self) -> Entry:
+        """Moves the latest entry of the batch back to the source and returns it."""
         self.moving = entry = self.batch[-1]
         del self.batch[-1]  # no signal handler runs between the two
-        queue.appendleft(entry)
+        self.source.appendleft(entry)
         self.moving = None
         return entry
 
@@ -241,25 +248,25 @@ class _AggregatedCut(_Cut):
         super().add(entry)
         self._latest[entry[KEY]] = entry[ROUTING]
 
-    def fill(self, queue: deque[Entry]) -> tuple[int, int]:
-        before, taken = len(self.batch), 0
+    def fill(self) -> tuple[int, int]:
+        before, taken, source = len(self.batch), 0, self.source
         with suppress(IndexError):
             while True:
-                while size := self._fill_chunk(queue):
+                while size := self._fill_chunk():
                     taken += size
-                for self.moving in islice(iter(queue.popleft, None), _CHUNK):
+                for self.moving in islice(iter(source.popleft, None), _CHUNK):
                     entry = self.moving
                     if not self.fits(entry):
-                        queue.appendleft(entry)
+                        source.appendleft(entry)
                         self.moving = None
                         return len(self.batch) - before, taken
                     self.add(entry)
                     taken += len(entry[DATA])
         return len(self.batch) - before, taken
 
-    def _fill_chunk(self, queue: deque[Entry]) -> int:
+    def _fill_chunk(self) -> int:
         """Moves some entries at once if that is simple, and all fit; returns their payload bytes, 0 if it is not so."""
-        entries = self._take(queue, _CHUNK)
+        entries = self._take(_CHUNK)
         texts = list(map(data_of, entries))
         sizes = list(map(len, texts))
         keys = set(map(key_of, entries))
@@ -276,7 +283,9 @@ class _AggregatedCut(_Cut):
         ):
             self._records, self._payload, self._encoded = self._asked
             self._latest.update(dict.fromkeys(keys))
+            self.fitting = None
             return sum(sizes)
         for _ in entries:
-            self._give_back(queue)
+            self.give_back()
+        self.fitting = None
         return 0

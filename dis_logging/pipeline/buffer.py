@@ -16,7 +16,7 @@ from dis_logging.pipeline.stats import Ledger
 _NEVER = 2**62
 # An emitting thread that drops the oldest entry must not look through thousands of keys for it.
 _PARKED_KEYS_TO_COMPARE = 64
-_SAMPLE = 16
+_SAMPLE = 32
 
 
 class OverflowPolicy(str, Enum):
@@ -127,11 +127,23 @@ class Buffer:
             self._wake_entries = self._ledger.entries_taken + entries
             self._wake_bytes = self._ledger.bytes_taken + size
 
-    def wake_after(self, entries: int, size: int) -> None:
-        """Asks to be woken once so many more entries, or payload bytes, have come."""
-        if not self._wake_always and not self._forks:
-            self._wake_entries = self._ledger.entries_in + entries
-            self._wake_bytes = self._ledger.bytes_in + size
+    def wake_after(self, entries: int, size: int) -> bool:
+        """
+        Asks to be woken once so many more entries, or payload bytes, have come, if a request is under way.
+
+        Returns whether one is: whoever makes it will look again and say what it waits for.
+        """
+        ledger = self._ledger
+        if self._wake_always or self._forks:
+            return False
+        self._wake_entries = ledger.entries_in + entries
+        self._wake_bytes = ledger.bytes_in + size
+        # Only now, and without a call in between that another thread or a signal handler could come upon: whoever has made
+        # the last request may have said so already, and sleep.
+        if ledger.sending:
+            return True
+        self._wake_entries = self._wake_bytes = 0
+        return False
 
     def wake_never(self) -> None:
         """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
@@ -157,18 +169,25 @@ class Buffer:
         ledger = self._ledger
         return len(self.queue), ledger.bytes_in - ledger.bytes_taken
 
-    def next_keys(self) -> list[str]:
-        """Returns the keys of the first few entries of the queue."""
-        keys: list[str] = []
-        with suppress(IndexError):  # by index, as a deque that grows meanwhile cannot be iterated
-            keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
-        return keys
-
-    def are_latest_among(self, keys: set[str], count: int) -> bool:
-        """Returns whether the latest *count* entries of the queue all have keys that are among *keys*."""
+    def next_keys(self, count: int) -> set[str]:
+        """Returns the keys of the next *count* entries of the queue."""
         try:
-            return keys.issuperset(map(key_of, islice(reversed(self.queue), count)))
-        except RuntimeError:  # it has changed meanwhile, and nobody knows
+            return set(map(key_of, islice(self.queue, count)))
+        except RuntimeError:  # it has changed meanwhile; by index it can be looked at nevertheless, if not so quickly
+            keys: list[str] = []
+            with suppress(IndexError):
+                keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
+            return set(keys)
+
+    def seems_to_wait_for(self, keys: set[str], latest: int) -> bool:
+        """Returns whether *keys* are those of so many of the latest entries of the queue, and of a sample of those before."""
+        queue = self.queue
+        try:
+            earlier = range(0, len(queue) - latest, max(1, len(queue) // _SAMPLE))
+            return keys.issuperset(map(key_of, islice(reversed(queue), latest))) and all(
+                queue[index][KEY] in keys for index in earlier
+            )
+        except (RuntimeError, IndexError):  # it has changed meanwhile, and nobody knows
             return False
 
     def oldest_age(self) -> float:

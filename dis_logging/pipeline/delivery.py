@@ -39,6 +39,8 @@ from dis_logging.pipeline.stats import Acknowledged, Ledger
 if TYPE_CHECKING:
     from dis_logging.client.wire import WireEntry
 
+# The keys of so many of the entries that wait are looked at as a batch is claimed.
+_BACKLOG_SEEN = 500
 # How often an attempt that is interrupted again and again is to be brought to its end before it is let go. Made here, as
 # Ctrl-C might come upon the call.
 _TRIALS = range(10)
@@ -184,7 +186,6 @@ class Delivery:
         self._busy_keys: set[str] = set()  # of those batches
         self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
         self._has_abandoned = False  # orphans are left to a further call of abandon
-        self._sending = 0
         self._linger_until: float | None = None  # when what waits in the buffer is due
         self._trouble = ""  # why the last request failed as a whole; empty since one did not
         self._trouble_since = 0.0
@@ -246,19 +247,23 @@ class Delivery:
     @property
     def is_sending(self) -> bool:
         """Whether a request is under way."""
-        return self._sending > 0
+        return self._ledger.sending > 0
 
     def postpone_alarm(self) -> bool:
         """
-        Lets the buffer go on without waking anybody if all that has come of late must wait for a request that is under way.
+        Lets the buffer go on without waking anybody if all that is in it must wait for requests that are under way.
 
-        Returns whether that is so: whoever made the request will look again after it. For the threads that emit; takes no lock.
+        Returns whether that is so: whoever made such a request looks again after it. For the threads that emit; takes no lock.
         """
-        enough = self._enough
-        if not self._sending or not self._buffer.are_latest_among(self._busy_keys, enough.max_records):
+        buffer, enough = self._buffer, self._enough
+        if (
+            not self._ledger.sending
+            or buffer.urgent  # else no severe entry to come would wake anybody
+            or not buffer.seems_to_wait_for(self._busy_keys, enough.max_records)
+            or any(not batch.is_sending for batch in list(self._batches))  # its keys wait for its retry
+        ):
             return False
-        self._buffer.wake_after(enough.max_records, enough.max_bytes)
-        return self._sending > 0  # only now: one that ended before may have set the alarm already
+        return buffer.wake_after(enough.max_records, enough.max_bytes)
 
     def abandon(self, message: str, *, in_flight: bool = True) -> bool:
         """
@@ -304,7 +309,7 @@ class Delivery:
             return f"circuit open after {self._circuit.code}"
         if time.monotonic() < self._gate_until:
             return f"waiting to retry ({self._trouble})"
-        return f"{self._sending} in flight"
+        return f"{self._ledger.sending} in flight"
 
     # -- what to send next ------------------------------------------------------------------------------------------
 
@@ -328,7 +333,7 @@ class Delivery:
             if batch is not None:
                 batch.is_sending = True
                 batch.sent_at = now
-                self._sending += 1
+                self._ledger.sending += 1
                 attempt.batch = batch
                 attempt.part = batch.parts[0]
                 if self._circuit.is_open:
@@ -338,14 +343,14 @@ class Delivery:
 
     @property
     def _may_send_another(self) -> bool:
-        return self._sending < (self._max_in_flight if self._is_trusted else 1)
+        return self._ledger.sending < (self._max_in_flight if self._is_trusted else 1)
 
     def _has_backlog(self, now: float) -> bool:
         if self._next_retry(now) is not None or self._buffer.ready:
             return True
-        # The keys of the next few entries are a fair sample; where all of them must wait another sender has nothing to do.
+        # Where all of the next entries must wait another sender has nothing to do.
         return self._is_due(now) and any(
-            key not in self._busy_keys and key not in self._buffer.parked for key in self._buffer.next_keys()
+            key not in self._buffer.parked for key in self._buffer.next_keys(_BACKLOG_SEEN) - self._busy_keys
         )
 
     def _set_alarm(self) -> None:
@@ -359,7 +364,7 @@ class Delivery:
         is_waiting = self._buffer.waiting()[0] > 0
         if is_waiting and time.monotonic() < self._gate_until:
             self._buffer.wake_never()  # until the gate opens, which is planned
-        elif is_waiting or self._sending:
+        elif is_waiting or self._ledger.sending:
             # While one is sending, another is worth its thread only for a whole batch.
             self._buffer.wake_at(self._enough.max_records, self._enough.max_bytes)
 
@@ -486,7 +491,7 @@ class Delivery:
                 if not batch.abandoned:
                     self._release(batch)
                 batch.is_sending = False  # only now: until then no other thread touches the batch
-                self._sending -= 1
+                self._ledger.sending -= 1
                 attempt.is_released = True
         if attempt.acknowledged is not None:
             self._ledger.conclude_delivered(attempt.acknowledged)
@@ -497,7 +502,7 @@ class Delivery:
         with self._lock:
             if attempt.batch is not None and not attempt.is_released:
                 attempt.batch.is_sending = False
-                self._sending -= 1
+                self._ledger.sending -= 1
                 attempt.is_released = True
         if attempt.acknowledged is not None:
             attempt.acknowledged.untold = iter(())

@@ -196,6 +196,8 @@ class Pipeline:
             if self._delivery.postpone_alarm():
                 return
             self._worker.wake()
+            if self._closed:  # at this moment, and it may have stopped the worker before
+                self._worker.stop()
             # Perhaps it is the worker that sends, and what came cannot wait for it.
             if self._delivery.is_sending and self._buffer.queue:
                 self._wake_another_sender()

@@ -199,6 +199,7 @@ class Ledger:
         "passed_by",
         "requests",
         "retried",
+        "sending",
     )
 
     def __init__(self, on_verdict: Callable[[Verdict], object] | None = None) -> None:
@@ -216,6 +217,7 @@ class Ledger:
         self.dropped = 0
         self.requests = 0
         self.retried = 0
+        self.sending = 0  # requests under way
         self.delivered_bytes = 0
         self.failures: dict[str, _Tally] = {}  # by code
         self.last_failure = ("", "")  # its code and its message

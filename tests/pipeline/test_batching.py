@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dis_logging.client import wire
 from dis_logging.client.wire import Routing
+from dis_logging.pipeline import batching
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
@@ -122,22 +123,30 @@ def test_a_batch_is_as_full_as_the_limits_allow(sizes: list[int], limits: BatchL
     assert full or not run.buffer.queue
 
 
-@pytest.mark.parametrize("limits", [BatchLimits(6, 30), BatchLimits(6, 33, 100)], ids=["each", "aggregated"])
-def test_an_interrupt_anywhere_leaves_each_entry_in_the_batch_or_in_the_buffer(limits: BatchLimits) -> None:
-    """Even among the entries that do not fit, which were taken in vain."""
+@pytest.mark.parametrize(
+    ("limits", "fitting"),
+    [(BatchLimits(8, 60), 6), (BatchLimits(8, 66, 100), 6), (BatchLimits(500, 1000, 100), 9)],
+    ids=["each", "aggregated", "all aggregated"],
+)
+def test_an_interrupt_anywhere_leaves_each_entry_in_the_batch_or_in_the_buffer(
+    monkeypatch: pytest.MonkeyPatch, limits: BatchLimits, fitting: int
+) -> None:
+    """Even among the entries that do not fit, which were taken in vain; and the batch is none that DIS would refuse."""
+    monkeypatch.setattr(batching, "_CHUNK", 3)
     for place in itertools.count():
         run = Run(limits)
-        for _ in range(10):
-            run.add("a", 10)
+        for number in range(9):
+            run.add_data("a", b"x\n xxxx" if number == 1 else b"x" * 10)  # as JSON it has ten bytes, too
         batch: list[Entry] = []
 
         take = partial(take_batch, run.buffer, run.limits, set(), None, batch)
         was_interrupted = interrupt_after(place, KeyboardInterrupt, take)
 
         assert [*batch, *run.buffer.queue] == run.put
-        assert run.buffer.waiting() == (len(run.buffer.queue), 10 * len(run.buffer.queue))
+        assert len(batch) <= fitting
+        assert run.buffer.waiting() == (len(run.buffer.queue), sum(len(entry[DATA]) for entry in run.buffer.queue))
         if not was_interrupted:
-            assert len(batch) == 3
+            assert len(batch) == fitting
             assert place > 10
             break
 

@@ -360,6 +360,27 @@ def test_records_survive_three_failed_starts(
     assert_accounts_balance(handler, dis, fallback, [f"text {number}" for number in range(4)])
 
 
+def test_a_thread_that_wakes_the_sender_as_another_closes_leaves_no_thread(
+    handler: DISHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = handler._pipeline._worker
+    wake = worker.wake
+
+    def close_and_wake() -> None:
+        monkeypatch.undo()
+        handler.close()
+        wake()
+
+    monkeypatch.setattr(worker, "wake", close_and_wake)
+    log(handler, "text")
+
+    thread = worker._thread
+    if thread is not None:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert handler.stats().buffered == 0
+
+
 @pytest.mark.parametrize("finish", [lambda handler: handler.flush(20), lambda handler: handler.close()])
 def test_flush_and_close_deliver_without_any_thread(
     dis: DISEmulator,
