@@ -278,26 +278,25 @@ class Pipeline:
             delivery.demands += 1
             with self.ledger.bell() as bell:
                 wake()
-                progress, moved_at = self._progress, time.monotonic()
+                progress, moved_at = self._progress(epochs), time.monotonic()
                 while not _are_settled(epochs):
                     now = time.monotonic()
                     latest = deadline - self._handover_time() if is_end else deadline
                     if now >= latest:
                         return False
-                    if progress != self._progress:
-                        progress, moved_at = self._progress, now
+                    if progress != self._progress(epochs):
+                        progress, moved_at = self._progress(epochs), now
                     if (not self._worker.is_alive or now - moved_at > _PATIENCE) and self._help(latest):
-                        progress = self._progress  # what this thread does says nothing of the worker
+                        progress = self._progress(epochs)  # what this thread does says nothing of the worker
                         continue
                     bell.wait(min(_PATIENCE, latest - now))
         finally:
             delivery.demands -= 1
         return True
 
-    @property
-    def _progress(self) -> tuple[int, int]:
-        """Changes with whatever the worker does."""
-        return self.ledger.requests, self.ledger.entries_out
+    def _progress(self, epochs: list[Epoch]) -> tuple[int, int]:
+        """Changes with whatever the worker does for *epochs*; not with what other threads log and hand over meanwhile."""
+        return self.ledger.requests, sum(epoch.settled for epoch in epochs)
 
     def _handover_time(self) -> float:
         """Returns the seconds that the fallback may need for what waits now."""

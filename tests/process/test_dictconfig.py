@@ -85,6 +85,38 @@ def test_configuring_at_once_with_cold_level_caches_waits_for_nobody(
     assert float(ended.output) < SHUTDOWN_TIMEOUT
 
 
+def test_closing_under_loggings_lock_is_not_held_up_by_threads_that_log_on(programs: Programs) -> None:
+    """What they hand over by themselves is no sign that the sender gets on, which waits for that lock."""
+    ended = programs.run(
+        """
+        import logging, logging.config, threading, time
+        from application import make_config
+        logging.config.dictConfig(make_config())
+        logger = logging.getLogger("app")
+        stopping = threading.Event()
+        def chat():
+            while not stopping.is_set():
+                logger.warning("more")
+        thread = threading.Thread(target=chat)
+        with logging._lock:
+            for name in ("urllib3", "urllib3.connectionpool", "urllib3.util.retry", "dis_logging"):
+                logging.getLogger(name)._cache.clear()
+            logger.warning("first")
+            thread.start()
+            started = time.monotonic()
+            logging.getLogger().handlers[0].close()
+            print(time.monotonic() - started)
+        stopping.set()
+        thread.join()
+        """,
+        flush_interval=0.001,
+        shutdown_timeout=20,
+    )
+
+    assert ended.returncode == 0
+    assert float(ended.output) < 10
+
+
 def test_configuring_with_a_batch_in_flight_to_a_service_that_hangs_is_bounded(
     dis: DISEmulator, programs: Programs
 ) -> None:
