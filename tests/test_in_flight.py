@@ -423,6 +423,24 @@ def test_one_that_need_not_wait_in_the_middle_of_a_backlog_is_sent_meanwhile(
             assert dis.record_count(STREAM) == 6
 
 
+def test_loggers_that_take_turns_go_in_several_requests_all_the_same(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    """The first request has a record of each, so that all wait for it; what has come by then is sorted by logger."""
+    handler = make(max_in_flight=4, flush_interval=60)
+    earn_trust(handler)
+    with holding(dis) as first:
+        for number in range(5):
+            log(handler, f"{number}", f"logger-{number}")
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        for number in range(100):
+            log(handler, f"more {number}", f"logger-{number % 5}")
+        with holding(dis):
+            first.release()
+
+            assert dis.wait_for(lambda dis: unanswered(dis) == 4)
+
+
 def test_a_severe_record_is_sent_while_that_of_another_logger_must_wait(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:
@@ -436,25 +454,6 @@ def test_a_severe_record_is_sent_while_that_of_another_logger_must_wait(
         log(handler, "other", "other", logging.ERROR)
 
         assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
-
-
-def test_a_retry_is_due_while_a_request_of_another_logger_is_under_way(
-    dis: DISEmulator, make: Callable[..., DISHandler]
-) -> None:
-    """Its key is not in that request, though more of its records wait for it."""
-    handler = make(max_in_flight=4, flush_interval=60, backoff_initial=2, backoff_max=2)
-    earn_trust(handler)
-    dis.play(RefuseEntries("DIS.4303", where=[0]))
-    log(handler, "text", level=logging.ERROR)
-    worker = handler._pipeline._worker
-    assert dis.wait_for(lambda dis: len(dis.requests) == 2 and worker._is_waiting)
-    with holding(dis, where=lambda request: request.entries[0].partition_key == "other"):
-        log(handler, "other", "other", logging.ERROR)
-        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
-
-        log_all(handler, [f"more {number}" for number in range(5)])
-
-        assert dis.wait_for(lambda dis: "text" in [record.text for record in dis.records(STREAM)])
 
 
 def test_an_alarm_that_is_put_off_while_the_request_ends_wakes_the_sender_in_time(

@@ -251,16 +251,17 @@ class Delivery:
 
     def postpone_alarm(self) -> bool:
         """
-        Lets the buffer go on without waking anybody if all that is in it must wait for requests that are under way.
+        Lets the buffer go on without waking anybody if all that is in it must wait for the only key in flight.
 
-        Returns whether that is so: whoever made such a request looks again after it. For the threads that emit; takes no lock.
+        Returns whether that is so: whoever made the request looks again after it. Where several keys wait, a sender sorts
+        them, so that their next batches can go at once. For the threads that emit; takes no lock.
         """
         buffer, enough = self._buffer, self._enough
         if (
             not self._ledger.sending
+            or len(self._busy_keys) != 1
             or buffer.urgent  # else no severe entry to come would wake anybody
             or not buffer.seems_to_wait_for(self._busy_keys, enough.max_records)
-            or any(not batch.is_sending for batch in list(self._batches))  # its keys wait for its retry
         ):
             return False
         return buffer.wake_after(enough.max_records, enough.max_bytes)
