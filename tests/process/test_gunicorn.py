@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.process.programs import Programs, numbered
+from tests.process.programs import Program, Programs, numbered
 
 APPLICATION = """
     import logging, os
@@ -31,13 +31,7 @@ REQUESTS = 40
 def test_what_the_workers_of_gunicorn_log_arrives_once(programs: Programs, options: list[str]) -> None:
     programs.write("web.py", APPLICATION)
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
-        server = programs.start_command(
-            *("-m", "gunicorn", "--workers=2", f"--bind=fd://{listener.fileno()}", "--log-level=warning"),
-            *options,
-            "web:application",
-            pass_fds=(listener.fileno(),),
-            flush_interval=60,
-        )
+        server = _serve(programs, listener, options)
         workers = {_get(listener.getsockname()[1], f"/?{number}") for number in range(REQUESTS)}
         server.signal(signal.SIGTERM)
         ended = server.wait()
@@ -77,13 +71,7 @@ def test_what_workers_log_until_sigterm_ends_them_arrives_once(programs: Program
     with ExitStack() as stack:
         clients = stack.enter_context(ThreadPoolExecutor(4))
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
-        server = programs.start_command(
-            *("-m", "gunicorn", "--workers=2", f"--bind=fd://{listener.fileno()}", "--log-level=warning"),
-            *options,
-            "web:application",
-            pass_fds=(listener.fileno(),),
-            flush_interval=60,
-        )
+        server = _serve(programs, listener, options)
         port = listener.getsockname()[1]
         enough = threading.Event()
 
@@ -108,6 +96,16 @@ def test_what_workers_log_until_sigterm_ends_them_arrives_once(programs: Program
     assert ended.accounted == logged
     assert {f"request {number}" for number in answered} <= set(logged)
     assert not ended.reported
+
+
+def _serve(programs: Programs, listener: socket.socket, options: list[str]) -> Program:
+    return programs.start_command(
+        *("-m", "gunicorn", "--workers=2", f"--bind=fd://{listener.fileno()}", "--log-level=warning"),
+        *options,
+        "web:application",
+        pass_fds=(listener.fileno(),),
+        flush_interval=60,
+    )
 
 
 def _get(port: int, path: str) -> str:
