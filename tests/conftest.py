@@ -13,7 +13,7 @@ from hypothesis import settings
 from dis_logging import DISHandler, HandlerStats
 from dis_logging.emulator import DISEmulator
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import Entry
+from dis_logging.pipeline.entry import DATA, Entry
 from dis_logging.pipeline.stats import Acknowledged, Ledger
 
 STREAM = "app-logs"
@@ -79,6 +79,13 @@ def make_buffer(ledger: Ledger | None = None) -> Buffer:
         wake=lambda: None,
         overflow=lambda entry: None,
     )
+
+
+def take(buffer: Buffer) -> Entry:
+    """Removes and returns the oldest entry of the queue; IndexError when there is none."""
+    entry = buffer.queue.popleft()
+    buffer.count_taken(1, len(entry[DATA]))
+    return entry
 
 
 def settle_delivered(ledger: Ledger, entries: Collection[Entry]) -> None:

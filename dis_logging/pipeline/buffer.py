@@ -54,7 +54,7 @@ class Buffer:
         block_timeout: seconds one caller waits at most under `BLOCK`.
         flush_level: an entry this severe wakes the sender.
         wake: called when there is reason to send.
-        overflow: called with an entry that goes to the fallback for want of room.
+        overflow: called with an entry that goes to the fallback for want of room, and is to be counted as emitted.
     """
 
     def __init__(
@@ -111,13 +111,17 @@ class Buffer:
         if needed != size:
             ledger.key_bytes += needed - size
             self._room_bytes -= needed - size
-        self.queue.append(entry)
-        if entry[LEVEL] >= self._flush_level and not self.urgent:
-            self.urgent = True
+        try:
+            self.queue.append(entry)
+            if entry[LEVEL] >= self._flush_level and not self.urgent:
+                self.urgent = True
+                self._wake()
+            # Looked at after the entry is there: a sender that has just found the queue empty has set these before.
+            elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:
+                self._wake()
+        except BaseException:  # Ctrl-C; without a further record nobody else would come
             self._wake()
-        # Looked at after the entry is there: a sender that has just found the queue empty has set these before.
-        elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:
-            self._wake()
+            raise
 
     # -- the sender's side ------------------------------------------------------------------------------------------
 
@@ -200,26 +204,21 @@ class Buffer:
         now = time.time()
         return max([0.0, *(now - created for head in heads if (created := created_of(head)) is not None)])
 
-    def take(self) -> Entry:
-        """Removes and returns the oldest entry of the queue; IndexError when there is none."""
-        entry = self.queue.popleft()
-        self.count_taken(1, len(entry[DATA]))
-        return entry
-
-    def take_newest(self, first_epoch: float) -> list[Entry]:
+    def take_newest(self, first_epoch: float, entries: list[Entry]) -> None:
         """
-        Removes and returns the newest entry of the queue if it belongs to *first_epoch* or a later one; else none.
+        Moves the newest entry of the queue to *entries* if it belongs to *first_epoch* or a later one.
 
         For a thread that has just put one there: another in the same place will find that one.
         """
-        try:
-            if self.queue[-1][EPOCH] < first_epoch:
-                return []
-            entry = self.queue.pop()
-        except IndexError:  # sent meanwhile
-            return []
-        self.count_taken(1, len(entry[DATA]))
-        return [entry]
+        with suppress(IndexError):  # sent meanwhile
+            if self.queue[-1][EPOCH] >= first_epoch:
+                self._take_one(self.queue.pop, entries)
+                self.count_taken(1, len(entries[-1][DATA]))
+
+    @staticmethod
+    def _take_one(pop: Callable[[], Entry], entries: list[Entry]) -> None:
+        """Puts what *pop* gives into *entries*, in one step of the interpreter, so that Ctrl-C finds it here or there."""
+        entries += islice(iter(pop, None), 1)
 
     def count_taken(self, entries: int, size: int) -> None:
         """Counts entries, and their payload bytes, that were taken straight from `queue`."""
@@ -279,8 +278,6 @@ class Buffer:
                 # takes it, has it; the others wait on.
                 if self._fits(size):
                     return True
-        self._ledger.passed_by += 1
-        self._ledger.accept(entry)
         self._overflow(entry)
         return False
 
@@ -291,31 +288,34 @@ class Buffer:
         return ledger.entries_in < self._room_entries and ledger.bytes_in + size <= self._room_bytes
 
     def _drop_newest(self, entry: Entry) -> bool:
-        self._ledger.passed_by += 1
-        self._ledger.accept(entry)
-        self._ledger.settle_dropped(entry, buffered=False)
+        self._ledger.drop_newest(entry)
         return False
 
     def _drop_oldest(self) -> bool:
-        entry = self._take_oldest()
-        if entry is None:
-            return False
-        self._ledger.settle_dropped(entry, buffered=True)
-        return True
+        dropped = _Dropped()
+        try:
+            self._take_oldest(dropped.entries)
+            self._settle_dropped(dropped)
+        except BaseException:  # Ctrl-C; what was taken can't be put back, as its place is gone
+            self._settle_dropped(dropped)
+            raise
+        return bool(dropped.entries)
 
-    def _take_oldest(self) -> Entry | None:
+    def _settle_dropped(self, dropped: _Dropped) -> None:
+        for entry in dropped.entries:
+            self._ledger.settle_dropped(entry, buffered=True, pending=dropped)
+
+    def _take_oldest(self, entries: list[Entry]) -> None:
         if self.parked:
-            try:
-                # Parked entries are older than the queue's, and the keys parked first are likely to have the oldest.
+            # Parked entries are older than the queue's, and the keys parked first are likely to have the oldest.
+            with suppress(IndexError, RuntimeError):  # the sender changes the parked keys at this moment
                 candidates = [parked for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked]
                 if candidates:
-                    return min(candidates, key=_head_created).popleft()
-            except (IndexError, RuntimeError):
-                pass  # the sender changed the parked keys at this moment; the queue's head is nearly as old
-        try:
-            return self.take()
-        except IndexError:
-            return None
+                    self._take_one(min(candidates, key=_head_created).popleft, entries)
+                    return
+        with suppress(IndexError):  # there is none
+            self._take_one(self.queue.popleft, entries)
+            self.count_taken(1, len(entries[-1][DATA]))
 
     def _wait_for_room(self, size: int, deadline: float) -> bool:
         with self._ledger.bell() as bell:
@@ -325,6 +325,16 @@ class Buffer:
                     return False
                 bell.wait(remaining)
         return True
+
+
+class _Dropped:
+    """The oldest entry, or none, on its way to be counted as dropped."""
+
+    __slots__ = ("entries", "settled")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.settled = False
 
 
 def _head_created(parked: deque[Entry]) -> float:

@@ -291,18 +291,16 @@ class Delivery:
             self._linger_until = None
             return bool(left)
 
-    def take_rest(self) -> list[Entry]:
+    def take_rest(self, entries: list[Entry]) -> None:
         """
-        Removes and returns every entry that waits, for a caller who sees to its verdict.
+        Moves every entry that waits to *entries*, for a caller who sees to its verdict.
 
         For the threads that emit after the end; before it they never take the lock.
         """
-        entries: list[Entry] = []
         with self._lock:
             while self._orphans:
                 self._take_orphan(entries)
             self._buffer.take_all(entries)
-        return entries
 
     def describe(self) -> str:
         """Returns the state of the way to the service in a few words."""

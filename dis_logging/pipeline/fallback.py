@@ -18,7 +18,7 @@ from dis_logging import options
 from dis_logging.bell import Bell
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
-from dis_logging.pipeline.entry import DATA, TRAIL, Failure, Fields, created_of, key_bytes
+from dis_logging.pipeline.entry import DATA, EPOCH, TRAIL, Entry, Failure, Fields, created_of, key_bytes
 from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.stats import Ledger
 from dis_logging.pipeline.worker import Worker
@@ -94,16 +94,29 @@ class Fallback:
             self._handler = self._lookup()
 
     def put(self, failure: Failure) -> None:
-        """Takes *failure* for handing over."""
-        if not failure.buffered:
-            if self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES:
-                self.hand_over_now(failure)
-                return
-            size = len(failure.entry[DATA]) + key_bytes(failure.entry)
-            self._overflow_entries += 1
-            self._overflow_bytes += size
-        self._queue.append(_Pending(failure))
-        self._worker.wake()
+        """Takes the failure of an entry that never was in the buffer, and counts that entry as emitted."""
+        entry, ledger = failure.entry, self._ledger
+        size, epoch = len(entry[DATA]) + key_bytes(entry), ledger.epoch_numbered(entry[EPOCH])
+        is_full = self._overflow_entries >= _MAX_OVERFLOW_RECORDS or self._overflow_bytes >= _MAX_OVERFLOW_BYTES
+        queue, new = self._queue, [_Pending(failure, in_backlog=not is_full)]
+        try:
+            # Without a call before the failure has its place, here or in the queue.
+            ledger.passed_by += 1
+            epoch.accepted += 1
+            if not is_full:
+                self._overflow_entries += 1
+                self._overflow_bytes += size
+                queue += new
+            ledger.keep(entry[EPOCH], epoch)
+            if is_full:
+                self._hand_over_now(new[0])
+            else:
+                self._worker.wake()
+        except BaseException:  # Ctrl-C
+            if is_full:
+                self._leave_to_thread(new)
+            self._worker.wake()
+            raise
 
     def put_all(self, failures: list[Failure]) -> None:
         """
@@ -118,13 +131,34 @@ class Fallback:
         if queue:
             self._worker.wake()
 
-    def hand_over_now(self, failure: Failure) -> None:
+    def hand_over_now(self, entries: list[Entry], failure_of: Callable[[Entry], Failure]) -> None:
         """
-        Hands *failure* over in the calling thread.
+        Hands what *failure_of* makes of *entries*, which take up room in the buffer, over in the calling thread.
+
+        The list is empty afterwards: whatever interrupts, each entry is either there or here, and left to the thread.
+        """
+        all_pending = [_Pending(failure_of(entry), in_backlog=False) for entry in entries]
+        try:
+            del entries[:]
+            for pending in all_pending:
+                self._hand_over_now(pending)
+        except BaseException:  # Ctrl-C
+            self._leave_to_thread(all_pending)
+            raise
+
+    def _leave_to_thread(self, all_pending: list[_Pending]) -> None:
+        """Puts what no handler has heard of into the queue, and counts the rest."""
+        for pending in all_pending:
+            if pending.is_told:
+                self._settle(pending)
+        self._queue += [pending for pending in all_pending if not pending.settled]
+
+    def _hand_over_now(self, pending: _Pending) -> None:
+        """
+        Hands *pending* over in the calling thread.
 
         Waits only a moment for a handler that another thread is in: that one may be blocked for good.
         """
-        pending = _Pending(failure, in_backlog=False)
         self.resolve()
         lock = getattr(self._handler, "lock", None)
         if self._handler is not None and not self._is_stuck() and (lock is None or lock.acquire(timeout=_PATIENCE)):
@@ -136,6 +170,7 @@ class Fallback:
         else:
             patience = 0.0 if self._is_stuck() else _PATIENCE
             self._last_resort(pending, "" if self._handler is None else "the fallback is busy", patience)
+            pending.is_told = True
             self._settle(pending)
 
     def drain(self, deadline: float) -> None:
@@ -190,6 +225,11 @@ class Fallback:
     def is_current_thread(self) -> bool:
         """Whether the caller is the thread that hands over."""
         return self._worker.is_current_thread
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a failure waits for being handed over; not one that the handler has in hand."""
+        return bool(self._queue)
 
     @property
     def has_thread(self) -> bool:

@@ -159,8 +159,6 @@ class Pipeline:
 
     def reject(self, entry: Entry, reason: FailureReason, message: str) -> None:
         """Hands an entry that can never be sent straight to the fallback."""
-        self.ledger.passed_by += 1
-        self.ledger.accept(entry)
         self._start_up()
         self._fallback.put(Failure(entry, reason.value, message, 0, outcome_unknown=False, buffered=False))
 
@@ -358,6 +356,8 @@ class Pipeline:
             self._wait_for_closer(deadline)
             if self._closer is None:
                 self._take_late_entries()
+                if self._fallback.has_waiting and not self._would_wait_for_itself():
+                    self._fallback.drain(deadline)  # Ctrl-C has left it to its thread
             return
         try:
             with ExitStack() as last:  # closing goes on, whatever one step raises; the last step comes first
@@ -431,15 +431,17 @@ class Pipeline:
             self._settle(deadline, _nobody)
             self._sender.close()
             lifecycle.budget.charge(started)
-        is_left_to_closer = self._closer is not None and not lifecycle.is_exiting()
-        for entry in (
-            self._buffer.take_newest(self._first_late_epoch) if is_left_to_closer else self._delivery.take_rest()
-        ):
-            self._fallback.hand_over_now(
-                Failure(
-                    entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True
-                )
-            )
+        entries: list[Entry] = []
+        try:
+            if self._closer is not None and not lifecycle.is_exiting():
+                self._buffer.take_newest(self._first_late_epoch, entries)
+            else:
+                self._delivery.take_rest(entries)
+            self._fallback.hand_over_now(entries, _late_failure)
+        except BaseException:  # Ctrl-C; a thread sees to the rest
+            self._fallback.put_all([_late_failure(entry) for entry in entries])
+            self._fallback.stop()
+            raise
 
     def begin_fork(self) -> Callable[[], None]:
         """Makes the next entry of a child be noticed as such; returns what ends that in the parent."""
@@ -455,6 +457,10 @@ class Pipeline:
         for worker in self._senders:
             worker.reset_after_fork()
         self._set_up()
+
+
+def _late_failure(entry: Entry) -> Failure:
+    return Failure(entry, FailureReason.CLOSED.value, "the handler is closed", 0, outcome_unknown=False, buffered=True)
 
 
 def _nobody() -> None:

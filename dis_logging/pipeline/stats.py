@@ -258,8 +258,7 @@ class Ledger:
         number = entry[EPOCH]
         epoch = self.epoch_numbered(number)
         epoch.accepted += 1
-        # Another thread may have forgotten the epoch just before, when it had nothing to wait for.
-        self._keep(number, epoch)
+        self.keep(number, epoch)
 
     def count_delivered(self, acknowledged: Acknowledged) -> None:
         """Counts entries as acknowledged, unless they are; a flush still waits for `conclude_delivered`."""
@@ -343,6 +342,14 @@ class Ledger:
             self._tell(entry, Outcome.DROPPED)
         return True
 
+    def drop_newest(self, entry: Entry) -> None:
+        """Counts one entry as emitted, and as given up at once by a drop policy: no flush waits for it."""
+        self.passed_by += 1
+        self.dropped += 1
+        self._ring()
+        if self._on_verdict is not None:
+            self._tell(entry, Outcome.DROPPED)
+
     def count_answer(self, seconds: float) -> None:
         """Counts a request that was answered after so many *seconds*."""
         self._latencies.append(seconds)
@@ -388,11 +395,16 @@ class Ledger:
         # are not forgotten at once.
         for old, epoch in past[:-_REMEMBERED_EPOCHS]:
             if epoch.is_settled and self.epochs.pop(old, None) is not None and not epoch.is_settled:
-                self._keep(old, epoch)  # an entry came at this very moment
+                self.keep(old, epoch)  # an entry came at this very moment
         return [epoch for _, epoch in past]
 
-    def _keep(self, number: int, epoch: Epoch) -> None:
-        """Makes sure that a flush finds *epoch*, and what is yet to be settled in it."""
+    def keep(self, number: int, epoch: Epoch) -> None:
+        """
+        Makes sure that a flush finds *epoch*, and what is yet to be settled in it.
+
+        For a thread that has just counted an entry in there: another may have forgotten the epoch before, when it had
+        nothing to wait for.
+        """
         kept = self.epochs.setdefault(number, epoch)
         if kept is not epoch:
             kept.accepted += epoch.accepted - epoch.settled

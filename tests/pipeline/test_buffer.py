@@ -1,5 +1,6 @@
 """The bounded buffer: what fits, who gives way, when the sender is woken."""
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -13,7 +14,8 @@ from dis_logging.bell import Bell
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, Entry
 from dis_logging.pipeline.stats import HandlerStats, Ledger
-from tests.conftest import settle_delivered
+from tests.conftest import settle_delivered, take
+from tests.interrupts import interrupt_after
 
 
 class Rig:
@@ -29,10 +31,15 @@ class Rig:
             self.ledger,
             policy=OverflowPolicy(policy),
             wake=self._count_wake,
-            overflow=lambda entry: self.overflowed.append(entry[CREATED]),
+            overflow=self._take_overflow,
             **{**defaults, **options},
         )
         self.buffer.wake_never()
+
+    def _take_overflow(self, entry: Entry) -> None:
+        self.ledger.passed_by += 1  # as the fallback does
+        self.ledger.accept(entry)
+        self.overflowed.append(entry[CREATED])
 
     def _count_wake(self) -> None:
         self.wakes += 1
@@ -44,7 +51,7 @@ class Rig:
 
     def deliver(self, count: int = 1) -> None:
         """Takes the oldest entries and settles them, as the sender does."""
-        settle_delivered(self.ledger, [self.buffer.take() for _ in range(count)])
+        settle_delivered(self.ledger, [take(self.buffer) for _ in range(count)])
 
     def take_all(self) -> list[Entry]:
         entries: list[Entry] = []
@@ -69,15 +76,15 @@ def test_entries_leave_in_the_order_they_came() -> None:
 
     rig.put(1, 2, 3)
 
-    assert [rig.buffer.take()[CREATED] for _ in range(3)] == [1, 2, 3]
+    assert [take(rig.buffer)[CREATED] for _ in range(3)] == [1, 2, 3]
     with pytest.raises(IndexError):
-        rig.buffer.take()
+        take(rig.buffer)
 
 
 def test_what_is_in_flight_takes_room_until_its_verdict() -> None:
     rig = Rig(max_records=2)
     rig.put(1, 2)
-    first = rig.buffer.take()
+    first = take(rig.buffer)
 
     rig.put(3)
     settle_delivered(rig.ledger, [first])
@@ -101,7 +108,7 @@ def test_take_all_empties_it_parked_entries_first() -> None:
     rig = Rig()
     rig.put(1, 2, key="a")
     for _ in range(2):
-        rig.buffer.park(rig.buffer.take())
+        rig.buffer.park(take(rig.buffer))
     rig.put(3, key="b")
 
     assert [entry[CREATED] for entry in rig.take_all()] == [1, 2, 3]
@@ -155,7 +162,7 @@ def test_drop_oldest_drops_the_newest_when_all_others_are_in_flight() -> None:
     rig = Rig("drop_oldest", max_records=2)
     rig.put(1, 2)
     for _ in range(2):
-        rig.buffer.take()
+        take(rig.buffer)
 
     rig.put(3)
 
@@ -178,7 +185,7 @@ def test_drop_oldest_takes_parked_entries_first_and_the_oldest_of_all_their_keys
     for number in range(4):
         rig.put(number, key="ab"[number % 2])
     for _ in range(4):
-        rig.buffer.park(rig.buffer.take())
+        rig.buffer.park(take(rig.buffer))
     rig.put(4, 5, key="c")
 
     rig.put(6, 7, key="c")
@@ -335,7 +342,7 @@ def test_dropping_while_the_sender_takes_loses_count_of_nothing() -> None:
     def send() -> None:
         while not done.is_set() or rig.buffer.queue:
             try:
-                entry = rig.buffer.take()
+                entry = take(rig.buffer)
             except IndexError:
                 continue
             taken.append(entry)
@@ -364,7 +371,7 @@ def test_emptying_it_loses_nothing_when_another_thread_drops_the_last_parked_ent
 
     rig = Rig()
     rig.put(1, 2, key="a")
-    rig.buffer.parked["a"] = Contended([rig.buffer.take()])
+    rig.buffer.parked["a"] = Contended([take(rig.buffer)])
 
     assert [entry[CREATED] for entry in rig.take_all()] == [1, 2]
 
@@ -421,3 +428,18 @@ def test_every_entry_wakes_a_sender_that_is_gone() -> None:
     rig.put(1, 2, 3)
 
     assert rig.wakes == 3
+
+
+@pytest.mark.parametrize("level", [20, 40])
+def test_an_entry_that_is_there_has_woken_the_sender_even_if_its_call_was_interrupted(level: int) -> None:
+    for place in itertools.count():
+        rig = Rig()
+        rig.buffer.wake_at(1, 1)
+
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, lambda: rig.put(1, level=level))  # noqa: B023 - at once
+
+        assert bool(rig.wakes) == bool(rig.buffer.queue)
+        if not was_interrupted:
+            break
+
+    assert place > 2

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dis_logging.pipeline import fallback as module
-from dis_logging.pipeline.entry import Failure
+from dis_logging.pipeline.entry import Entry, Failure
 from dis_logging.pipeline.fallback import Fallback
 from dis_logging.pipeline.stats import Ledger
 from tests.conftest import RememberingHandler, no_thread
@@ -40,16 +40,23 @@ class Rig:
         self.fallback = Fallback(lambda: handler, "app-logs", self.ledger)
 
     def put(self, text: str, *, buffered: bool = True) -> None:
-        self.fallback.put(self.make_failure(text, buffered=buffered))
-
-    def make_failure(self, text: str, *, buffered: bool = True) -> Failure:
-        entry = (text.encode(), "key", None, self.ledger.epoch, "web", 20, 0.0, "path", 1, None, None, ())
-        self.ledger.accept(entry)
+        entry = self.make_entry(text)
         if buffered:
-            self.ledger.entries_in += 1
+            self.accept(entry)
+            self.fallback.put_all([_failure_of(entry)])
         else:
-            self.ledger.passed_by += 1
-        return Failure(entry, "overflow", "full", 0, outcome_unknown=False, buffered=buffered)
+            self.fallback.put(_failure_of(entry)._replace(buffered=False))
+
+    def make_entry(self, text: str) -> Entry:
+        return (text.encode(), "key", None, self.ledger.epoch, "web", 20, 0.0, "path", 1, None, None, ())
+
+    def accept(self, entry: Entry) -> None:
+        self.ledger.accept(entry)
+        self.ledger.entries_in += 1
+
+
+def _failure_of(entry: Entry) -> Failure:
+    return Failure(entry, "overflow", "full", 0, outcome_unknown=False, buffered=True)
 
 
 @pytest.fixture
@@ -200,7 +207,10 @@ def test_an_emitting_thread_that_hands_over_by_itself_meets_no_exception(capsys:
 
     rig = Rig(Raising())
 
-    rig.fallback.hand_over_now(rig.make_failure("text"))
+    entry = rig.make_entry("text")
+    rig.accept(entry)
+
+    rig.fallback.hand_over_now([entry], _failure_of)
 
     assert "the fallback raised LookupError: web INFO: text" in capsys.readouterr().err
     assert rig.ledger.snapshot().failed == 1

@@ -5,12 +5,14 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from dis_logging import DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Fault, Refuse, RefuseEntries
+from dis_logging.pipeline import fallback as fallback_module
 from dis_logging.pipeline.reentry import inside
 from tests.conftest import STREAM, RememberingHandler, no_thread
 from tests.interrupts import interrupt_after
@@ -101,3 +103,58 @@ def test_an_interrupt_costs_no_record_and_wedges_nothing(
         interrupts += 1
 
     assert interrupts > 20  # it was really in the middle of it
+
+
+FULL: dict[str, dict[str, Any]] = {
+    "it goes to the fallback": {},
+    "the fallback is behind": {},
+    "it is dropped": {"overflow": "drop_newest"},
+    "an older one is dropped": {"overflow": "drop_oldest"},
+    "it waits for room": {"overflow": "block", "block_timeout": 0.001},
+    "it is too large": {"max_buffer_records": 10},
+    "the handler is closed": {},
+    "all is well": {"max_buffer_records": 10},
+}
+
+
+@pytest.mark.parametrize("case", FULL)
+def test_an_interrupt_of_a_logging_call_leaves_its_record_unknown_or_with_one_verdict(
+    dis: DISEmulator,
+    logger: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+) -> None:
+    if case == "the fallback is behind":
+        monkeypatch.setattr(fallback_module, "_MAX_OVERFLOW_RECORDS", 0)
+    interrupts = 0
+    for place in itertools.count():
+        dis.reset({STREAM: 1})
+        fallback = RememberingHandler()
+        handler = DISHandler(
+            **{**dis.handler_options(STREAM), "max_buffer_records": 1, "flush_interval": 60, **FULL[case]},
+            fallback=fallback,
+        )
+        logger.handlers = [handler]
+        texts = ["first", "x" * 2**20 + "!" if case == "it is too large" else "second"]
+        logger.info(texts[0])
+        if case == "the handler is closed":
+            handler.close()
+
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, lambda: logger.info(texts[1]))  # noqa: B023 - at once
+
+        assert handler.flush(20)
+        handler.close()
+        stats, errors = handler.stats(), capsys.readouterr().err
+        reported = Counter(fallback.texts)
+        reported.update(text for text in texts if f"{text}\n" in errors and text not in reported)
+        stored = Counter(record.text for record in dis.records(STREAM))
+        assert stats.buffered == 0
+        assert (stats.delivered, stats.failed) == (stored.total(), reported.total())
+        assert {*stored.values(), *reported.values()} <= {1}
+        assert stats.emitted == 2 or (was_interrupted and stats.emitted == 1)
+        if not was_interrupted:
+            break
+        interrupts += 1
+
+    assert interrupts > 2

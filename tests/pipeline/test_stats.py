@@ -9,7 +9,7 @@ import pytest
 
 from dis_logging.pipeline.entry import Entry
 from dis_logging.pipeline.stats import Epoch, HandlerStats, Ledger
-from tests.conftest import make_buffer, settle_delivered
+from tests.conftest import make_buffer, settle_delivered, take
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_flush_that_is_over_finds_the_counters_complete(outcome: str) -> None:
     ledger.epochs[0] = Watched()
     buffer = make_buffer(ledger)
     buffer.put(make_entry(0))
-    entry = buffer.take()
+    entry = take(buffer)
     if outcome == "delivered":
         settle_delivered(ledger, [entry])
     elif outcome == "failed":
@@ -63,7 +63,7 @@ def test_each_verdict_is_counted_once_and_frees_its_room() -> None:
     buffer = make_buffer(ledger)
     for _ in range(6):
         buffer.put(make_entry(ledger.epoch))
-    entries = [buffer.take() for _ in range(6)]
+    entries = [take(buffer) for _ in range(6)]
 
     settle_delivered(ledger, entries[:3])
     ledger.settle_failed(entries[3], buffered=True, code="DIS.4302")
@@ -96,7 +96,7 @@ def test_every_snapshot_is_balanced_while_threads_count() -> None:
     def emit_and_settle(thread: int) -> None:
         for number in range(1500):
             buffer.put(make_entry(ledger.epoch))
-            entry = buffer.take()
+            entry = take(buffer)
             if number % 3 == 0:
                 settle_delivered(ledger, [entry])
             elif number % 3 == 1:
@@ -166,7 +166,7 @@ def test_a_flush_waits_for_what_was_accepted_before_it_and_for_nothing_later() -
     buffer.put(make_entry(ledger.epoch))
 
     assert unsettled(first) == 1
-    settle_delivered(ledger, [buffer.take()])
+    settle_delivered(ledger, [take(buffer)])
     assert unsettled(first) == 0
     assert unsettled(ledger.next_epoch()) == 1
 
@@ -179,7 +179,7 @@ def test_later_flushes_wait_for_older_entries_too() -> None:
     flushes = [ledger.next_epoch() for _ in range(3)]
 
     assert [unsettled(epochs) for epochs in flushes] == [1, 1, 1]
-    settle_delivered(ledger, [buffer.take()])
+    settle_delivered(ledger, [take(buffer)])
     assert [unsettled(epochs) for epochs in flushes] == [0, 0, 0]
 
 
@@ -258,7 +258,7 @@ def test_each_waiting_thread_has_a_bell_of_its_own_that_every_verdict_rings() ->
         for thread in threads:
             thread.start()
 
-        settle_delivered(ledger, [buffer.take()])
+        settle_delivered(ledger, [take(buffer)])
         for thread in threads:
             thread.join(20)
 
