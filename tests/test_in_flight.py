@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -481,6 +481,39 @@ def test_an_alarm_that_is_put_off_while_the_request_ends_wakes_the_sender_in_tim
     assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 12)
 
 
+class Interrupted(deque[Any]):
+    """A queue that calls *then* after the next entry was put there, before the thread that put it goes on."""
+
+    def __init__(self, handler: DISHandler, then: Callable[[], object]) -> None:
+        super().__init__()
+        self._then = [then]
+        handler._pipeline._buffer.queue = self
+
+    def append(self, entry: Any) -> None:
+        super().append(entry)
+        if self._then:
+            self._then.pop()()
+
+
+def test_a_record_that_only_a_further_sender_has_seen_yet_is_sent_in_time(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    """It puts the alarm off, since that record is there by then, and has no work for itself."""
+    handler = make(max_in_flight=2)
+    earn_trust(handler)
+    worker, further = handler._pipeline._senders
+    assert dis.wait_for(lambda _: worker._is_waiting)
+
+    def let_it_look() -> None:
+        further.wake()
+        assert dis.wait_for(lambda _: further._is_waiting and not further._rung)
+
+    Interrupted(handler, let_it_look)
+    log(handler, "text")
+
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 2)
+
+
 def test_further_threads_end_when_the_backlog_is_gone(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
     handler = make(max_in_flight=4)
     earn_trust(handler)
@@ -565,6 +598,36 @@ def test_a_record_that_comes_while_close_delivers_takes_nothing_away_from_it(
     assert_accounts_balance(handler, dis, fallback, ["first", *late, "very late"])
     assert {*late} <= {record.text for record in dis.records(STREAM)}
     assert reported == ["very late"]  # by the thread that logged it, which cannot log faster than the fallback takes
+
+
+def test_a_record_after_close_has_its_verdict_when_the_call_returns_even_while_a_thread_is_about_to_end(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(max_batch_records=1)
+    earn_trust(handler)
+    worker = handler._pipeline._worker
+    looks, may_look, step = threading.Event(), threading.Event(), worker._step
+
+    def look_late() -> float | None:
+        looks.set()
+        may_look.wait(20)
+        return step()
+
+    def let_it_look() -> None:
+        may_look.set()
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1 or not worker.is_alive)
+
+    worker._step = look_late
+    worker.wake()
+    assert looks.wait(20)
+    handler.close()
+    with holding(dis):
+        Interrupted(handler, let_it_look)
+        log(handler, "late")
+        left = handler.stats().buffered
+
+    assert left == 0
+    assert fallback.texts == ["late"]
 
 
 def test_a_signal_handler_that_closes_leaves_the_rest_to_the_close_it_interrupts(

@@ -185,6 +185,7 @@ class Delivery:
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
         self._busy_keys: set[str] = set()  # of those batches
         self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
+        self._has_background = True  # until end_background
         self._has_abandoned = False  # orphans are left to a further call of abandon
         self._linger_until: float | None = None  # when what waits in the buffer is due
         self._trouble = ""  # why the last request failed as a whole; empty since one did not
@@ -200,22 +201,32 @@ class Delivery:
     # -- what the threads call --------------------------------------------------------------------------------------
 
     def send_due(self) -> float | None:
-        """Sends everything that is due and returns the seconds until more may be, None meaning until woken."""
-        while self.send_one():
+        """
+        Sends everything that is due and returns the seconds until more may be, None meaning until woken.
+
+        For threads in the background.
+        """
+        while self.send_one(in_background=True):
             pass
         return self._plan()
 
-    def send_one(self, deadline: float | None = None) -> bool:
+    def end_background(self) -> None:
+        """Lets `send_due` take up nothing more: what comes from now on is for the threads that it comes from."""
+        with self._lock:
+            self._has_background = False
+
+    def send_one(self, deadline: float | None = None, *, in_background: bool = False) -> bool:
         """
         Sends one batch if one is due; returns whether it did.
 
         Args:
             deadline: monotonic time by which the attempt must end, earlier than *request_timeout* allows.
+            in_background: not after `end_background`.
         """
         attempt = _Attempt()
         interrupt: BaseException | None = None
         try:
-            if self._claim(attempt):
+            if self._claim(attempt, in_background):
                 self._more()
             batch, part = attempt.batch, attempt.part
             if batch is None or part is None:
@@ -312,9 +323,11 @@ class Delivery:
 
     # -- what to send next ------------------------------------------------------------------------------------------
 
-    def _claim(self, attempt: _Attempt) -> bool:
+    def _claim(self, attempt: _Attempt, in_background: bool) -> bool:
         """Gives *attempt* the next batch to send, if there is one; returns whether there is a backlog for another thread."""
         with self._lock:
+            if in_background and not self._has_background:
+                return False
             now = time.monotonic()
             if not self._has_abandoned:
                 self._adopt_orphans()
@@ -441,6 +454,8 @@ class Delivery:
     def _plan(self) -> float | None:
         """Returns the seconds until something is due, having told the buffer what to wake a sender for."""
         with self._lock:
+            if not self._has_background:
+                return None
             self._set_alarm()
             if not self._may_send_another:
                 return None  # whoever sends looks again afterwards

@@ -194,14 +194,12 @@ class Pipeline:
             if self._delivery.postpone_alarm():
                 return
             self._worker.wake()
-            if self._closed:  # at this moment, and it may have stopped the worker before
-                self._worker.stop()
             # Perhaps it is the worker that sends, and what came cannot wait for it.
             if self._delivery.is_sending and self._buffer.queue:
                 self._wake_another_sender()
 
     def _wake_another_sender(self) -> None:
-        if self._closed:  # the thread that closes sends what is left, and nobody would stop one that starts now
+        if self._closed:  # the thread that closes sends what is left
             return
         for sender in self._senders:
             if sender.is_free:
@@ -238,12 +236,13 @@ class Pipeline:
     def _assist(self) -> float | None:
         """Sends beside the worker while there is a backlog."""
         _warm_level_caches()
-        before = self.ledger.requests
+        before, wait = self.ledger.requests, None
         try:
             wait = self._delivery.send_due()
         finally:
-            if self.ledger.requests != before and not self._closed:
-                self._worker.wake()  # it made its plan before this
+            # It made its plan before this. What came meanwhile, and found the alarm set for later, may be in none but ours.
+            if (self.ledger.requests != before or wait is not None) and not self._closed:
+                self._worker.wake()
         return wait if self._delivery.is_sending else None
 
     def _look_at_health_soon(self) -> None:
@@ -323,8 +322,9 @@ class Pipeline:
         try:
             helped = self._delivery.send_one(deadline)
         finally:  # Ctrl-C may end the attempt, and its batch must go again
-            if helped and not self._closed:
-                self._worker.wake()  # it made its plan while this thread was sending
+            # It made its plan before this, which may have set the alarm for later just as an entry came.
+            if (helped or self._buffer.queue) and not self._closed:
+                self._worker.wake()
         return helped
 
     def begin_flush(self) -> None:
@@ -392,6 +392,7 @@ class Pipeline:
             self._finish(epochs, deadline, self._worker.wake)
 
     def _give_up_rest(self, deadline: float) -> None:
+        self._delivery.end_background()
         self._delivery.abandon(_TOO_LATE, in_flight=False)
         self._first_late_epoch = 0  # what others have left to this thread until now is abandoned by the next call
         if self._would_wait_for_itself():

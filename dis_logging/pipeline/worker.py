@@ -67,7 +67,11 @@ class Worker:
             self._start()
 
     def stop(self) -> None:
-        """Lets the thread end once it has done what it was woken for; does not wait for that."""
+        """
+        Lets the thread end once it has done what it was woken for; does not wait for that.
+
+        For good: a thread that `wake` starts from now on ends as well, so that whoever comes too late leaves none behind.
+        """
         self._stopping = True
         self._bell.ring()
 
@@ -79,7 +83,6 @@ class Worker:
             if self._starting.setdefault("by", me) is not me:
                 return
             if not self.is_alive:
-                self._stopping = False
                 # Known before it starts: a signal handler may raise while start waits for it.
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()

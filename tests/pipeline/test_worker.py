@@ -168,6 +168,16 @@ def test_one_that_is_stopped_before_it_gets_going_still_does_what_it_was_woken_f
     assert not worker.is_alive
 
 
+def test_whoever_wakes_one_that_was_stopped_gets_the_work_done_and_leaves_no_thread(worker: Worker, work: Work) -> None:
+    worker.stop()
+
+    worker.wake()
+
+    assert work.is_done()
+    work.threads[0].join(20)
+    assert not worker.is_alive
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("no"), MemoryError(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()]
 )
