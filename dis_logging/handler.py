@@ -26,6 +26,7 @@ from dis_logging.client.wire import (
 )
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
+from dis_logging.formatting import ShortcutHandler
 from dis_logging.pipeline.aggregation import Aggregation, line_size
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import OverflowPolicy
@@ -51,7 +52,7 @@ _MAX_FORMATTING_DEPTH = 2
 RecordText = str | Callable[[logging.LogRecord], Any]
 
 
-class DISHandler(logging.Handler):
+class DISHandler(ShortcutHandler):
     """
     Ships log records to a stream of Huawei Cloud DIS from a background thread, at least once and in order.
 
