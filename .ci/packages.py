@@ -21,10 +21,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OLDEST = (3, 10)
-# What touches requests, urllib3 and tenacity, what starts processes, and what users meet first.
+# What touches requests, urllib3, tenacity and logging, what starts processes, and what users meet first.
 TESTS = (
     "tests/test_end_to_end.py",
     "tests/test_examples.py",
+    "tests/test_formatting.py",
     "tests/test_frozen.py",
     "tests/client/test_client.py",
     "tests/client/test_transport.py",

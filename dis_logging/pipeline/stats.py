@@ -342,6 +342,35 @@ class Ledger:
             self._tell(entry, Outcome.DROPPED)
         return True
 
+    def settle_oldest(self, entries: list[Entry], is_queued: bool) -> None:
+        """
+        Counts the one entry in *entries*, taken from those that wait, as given up by a drop policy, and empties the list.
+
+        Does nothing when the list is empty: called again after an interrupt it counts no entry twice.
+
+        Args:
+            is_queued: whether it was in the buffer's queue, and has yet to be counted as taken.
+        """
+        if not entries:
+            return
+        entry = entries[0]
+        size = len(entry[DATA])
+        taken = size if is_queued else 0
+        freed = key_bytes(entry) if self.key_bytes else 0
+        epoch = self.epochs.get(entry[EPOCH]) or self.epoch_numbered(entry[EPOCH])
+        self.dropped += 1
+        epoch.settled += 1
+        self.key_bytes -= freed
+        self.entries_taken += is_queued
+        self.bytes_taken += taken
+        self.entries_out += 1
+        self.bytes_out += size
+        del entries[0]
+        if self._bells:
+            self._ring()
+        if self._on_verdict is not None:
+            self._tell(entry, Outcome.DROPPED)
+
     def drop_newest(self, entry: Entry) -> None:
         """Counts one entry as emitted, and as given up at once by a drop policy: no flush waits for it."""
         self.passed_by += 1

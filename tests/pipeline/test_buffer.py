@@ -146,6 +146,25 @@ def test_drop_oldest_drops_and_counts_the_oldest() -> None:
 
     assert rig.waiting == [3, 4, 5, 6, 7]
     assert (rig.stats.emitted, rig.stats.buffered, rig.stats.dropped) == (8, 5, 3)
+    assert (rig.ledger.entries_taken, rig.ledger.bytes_taken) == (3, 3)
+
+
+def test_drop_oldest_frees_what_a_long_key_takes() -> None:
+    rig = Rig("drop_oldest", max_bytes=300)
+
+    rig.put(*range(8), key="k" * 99)
+
+    assert rig.waiting == [5, 6, 7]
+    assert rig.ledger.key_bytes == 297
+
+
+def test_drop_oldest_wakes_who_waits_for_a_verdict() -> None:
+    rig = Rig("drop_oldest")
+    rig.put(*range(5))
+
+    with rig.ledger.bell() as bell:
+        rig.put(5)
+        assert bell.wait(0)
 
 
 def test_drop_oldest_drops_as_many_as_a_large_entry_needs() -> None:

@@ -110,6 +110,7 @@ FULL: dict[str, dict[str, Any]] = {
     "the fallback is behind": {},
     "it is dropped": {"overflow": "drop_newest"},
     "an older one is dropped": {"overflow": "drop_oldest"},
+    "an older one is dropped, and told": {"overflow": "drop_oldest", "on_verdict": str},
     "it waits for room": {"overflow": "block", "block_timeout": 0.001},
     "it is too large": {"max_buffer_records": 10},
     "the handler is closed": {},
