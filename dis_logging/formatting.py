@@ -88,7 +88,9 @@ class ShortcutHandler(logging.Handler):
                     return shortcut.template % record.__dict__
             except Exception:  # noqa: S110 - of the record; the formatter, asked now, has its own words for it
                 pass
-        return super().format(record)
+        # What the standard method does, without the call.
+        text: str = formatter.format(record) if formatter else super().format(record)
+        return text
 
 
 def _find_shortcut(formatter: logging.Formatter | None, record: logging.LogRecord) -> _Shortcut:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import logging.handlers
 import queue
@@ -42,22 +41,17 @@ class Contender(NamedTuple):
         start: gets the port of the sink.
         packages: what must be installed for it, as PyPI names it, with the module that shows it is.
         ships: whether its records must be found in the sink's ledger.
-        options: for ours: options of `DISHandler` that it needs.
     """
 
     name: str
     start: Callable[[int], Running]
     packages: Mapping[str, str] = {}
     ships: bool = True
-    options: tuple[str, ...] = ()
 
     def why_absent(self) -> str:
         """Returns why this contender cannot run here, or an empty text."""
         missing = [package for package, module in self.packages.items() if not _is_installed(module)]
-        if missing:
-            return f"not installed: {', '.join(missing)} (pip install --group benchmarks)"
-        missing = [option for option in self.options if not has_option(option)]
-        return f"DISHandler has no option {', '.join(missing)}" if missing else ""
+        return f"not installed: {', '.join(missing)} (pip install --group benchmarks)" if missing else ""
 
 
 class OnlyFormat(logging.Handler):
@@ -65,13 +59,6 @@ class OnlyFormat(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.format(record)
-
-
-def has_option(name: str) -> bool:
-    """Returns whether `DISHandler` of this checkout has the option *name*."""
-    from dis_logging import DISHandler  # not at the top: the other contenders' processes must not load it
-
-    return name in inspect.signature(DISHandler).parameters
 
 
 def dis_options(port: int) -> dict[str, Any]:
@@ -196,10 +183,6 @@ def _start_protobuf(port: int) -> Running:
     return start_ours(port, body_format="protobuf", compression="zstd")
 
 
-def _start_background(port: int) -> Running:
-    return start_ours(port, background_format=True)
-
-
 ONLY_FORMAT = "only format"
 QUEUE = "QueueHandler + QueueListener"
 WATCHTOWER = "watchtower"
@@ -209,7 +192,6 @@ SDK = "queue + Huawei's SDK"
 OURS = "dis_logging"
 AGGREGATED = "dis_logging, aggregated"
 PROTOBUF = "dis_logging, protobuf + zstd"
-BACKGROUND = "dis_logging, formatting in the background"
 
 _BOTO = {"boto3": "boto3"}
 _OTEL = {
@@ -228,9 +210,8 @@ CONTENDERS = {
         Contender(KINESIS, _start_kinesis, {"aws-logging-handlers": "aws_logging_handlers", **_BOTO}),
         Contender(SDK, _start_sdk, {"huaweicloud-sdk-python-dis": "dis_sdk_python", "protobuf": "google.protobuf"}),
         Contender(OURS, start_ours),
-        Contender(AGGREGATED, _start_aggregated, options=("aggregate",)),
-        Contender(PROTOBUF, _start_protobuf, {"zstandard": "zstandard"}, options=("body_format", "compression")),
-        Contender(BACKGROUND, _start_background, options=("background_format",)),
+        Contender(AGGREGATED, _start_aggregated),
+        Contender(PROTOBUF, _start_protobuf, {"zstandard": "zstandard"}),
     )
 }
 

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks.contenders import Running, start, start_ours
-from tests.benchmarks.lines import LINE_BYTES, MESSAGES, new_formatter, new_loggers
+from tests.benchmarks.lines import FORMAT, LINE_BYTES, MESSAGES, OwnFormatter, new_formatter, new_loggers
 
 _MASK = len(MESSAGES) - 1
 _BURST = 50
@@ -43,14 +43,17 @@ def _settle_down() -> None:
 # -- CPU in the logging call ----------------------------------------------------------------------------------------
 
 
-def measure_call(contender: str, port: int, *, bursts: int) -> Figures:
+def measure_call(contender: str, port: int, *, bursts: int, own_formatter: bool = False) -> Figures:
     """
     Measures the CPU time of the logging thread for one call: the best of many bursts of 50 records with idle time after.
 
     The best, because noise only ever adds; bursts, because a clock read costs as much as a tenth of a call; idle time, so
-    that the background thread does its work between the bursts and not in them.
+    that the background thread does its work between the bursts and not in them. With *own_formatter* the formatter is not
+    the standard library's, so that ours has to ask it for each text.
     """
     running = start(contender, port)
+    if own_formatter:
+        running.handler.setFormatter(OwnFormatter(FORMAT))
     best = _best_burst(running, bursts)
     running.finish()
     return {"emitted": bursts * _BURST, "call_us": best}

@@ -97,16 +97,11 @@ def test_a_contender_that_is_not_installed_says_so() -> None:
     assert contender.why_absent().startswith("not installed: no-such-package")
 
 
-def test_a_contender_whose_option_does_not_exist_says_so() -> None:
-    contender = CONTENDERS[OURS]._replace(options=("no_such_option",))
-
-    assert contender.why_absent() == "DISHandler has no option no_such_option"
-
-
 @pytest.mark.parametrize(
     ("measure", "sizes"),
     [
         ("call", {"bursts": 2}),
+        ("call", {"bursts": 2, "own_formatter": True}),
         ("threads", {"threads": 2, "calls": 20}),
         ("process", {"records": 20, "loggers": 3}),
         ("tail", {"state": "down", "calls": 20}),
