@@ -271,6 +271,58 @@ def test_a_severe_record_need_not_wait_for_a_request_that_hangs(
         assert dis.wait_for(lambda dis: "severe" in [record.text for record in dis.records(STREAM)])
 
 
+@pytest.mark.parametrize("comes", ["at once", "late"])
+def test_a_few_records_need_not_wait_for_a_request_that_hangs(
+    dis: DISEmulator, make: Callable[..., DISHandler], comes: str
+) -> None:
+    handler = make(flush_interval=0.2, max_batch_records=100)
+    assert earn_trust(handler)
+
+    with holding(dis, where=lambda request: request.entries[0].text == "slow"):
+        log(handler, "slow", "slow")
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        if comes == "late":  # when a sender has already looked, and gone to sleep
+            log(handler, "before", "before")
+            assert dis.wait_for(lambda dis: "before" in [record.text for record in dis.records(STREAM)])
+        log(handler, "other", "other")
+
+        assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+        assert unanswered(dis) == 1
+
+
+def test_a_refused_record_need_not_wait_for_a_request_that_hangs(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    """Its retry is not due yet when the next request begins."""
+    handler = make(flush_interval=0.2, max_batch_records=100, backoff_initial=1, backoff_max=1)
+    assert earn_trust(handler)
+    dis.play(RefuseEntries("DIS.4303", where=[0]))
+
+    with holding(dis, where=lambda request: request.entries[0].text == "slow"):
+        log(handler, "refused", "refused", logging.ERROR)
+        assert dis.wait_for(lambda dis: len(dis.requests) >= 2 and not handler._pipeline._delivery.is_sending)
+        log(handler, "slow", "slow", logging.ERROR)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+
+        assert dis.wait_for(lambda dis: "refused" in [record.text for record in dis.records(STREAM)])
+        assert unanswered(dis) == 1
+
+
+def test_records_that_must_wait_for_a_request_that_is_slow_wake_nobody(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(flush_interval=0.1, max_batch_records=100)
+    earn_trust(handler)
+    dis.play(Hang(0.5))
+
+    log(handler, "slow", level=logging.ERROR)
+    assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+    log(handler, "next")
+
+    assert dis.wait_for(lambda dis: dis.record_count(STREAM) == 3)
+    assert further_senders(handler) == 0  # one that had been started would still be there
+
+
 def test_many_threads_that_flush_get_everything_delivered(
     dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
 ) -> None:

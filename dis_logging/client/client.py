@@ -32,7 +32,14 @@ from dis_logging.client.origins import Origins
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.sources import find_credentials
 from dis_logging.client.target import Target, check_stream_name, find_target
-from dis_logging.client.transport import MAX_REPLY_BYTES, HTTPReply, HTTPTransport, Route
+from dis_logging.client.transport import (
+    ENDLESS_PATIENCE,
+    MAX_REPLY_BYTES,
+    HTTPReply,
+    HTTPTransport,
+    Patience,
+    Route,
+)
 from dis_logging.errors import ConfigurationError, ProtocolError
 
 _USER_AGENT = "dis-logging"
@@ -147,7 +154,9 @@ class DISClient:
         reply = self._post(body, self.request_timeout)
         return self._read(reply).decode_put_records_result(reply.body, len(entries))
 
-    def send(self, stream_name: str, entries: Sequence[wire.WireEntry], timeout: float) -> Refusals:
+    def send(
+        self, stream_name: str, entries: Sequence[wire.WireEntry], timeout: float, patience: Patience = ENDLESS_PATIENCE
+    ) -> Refusals:
         """
         Uploads *entries*, which the caller has checked, and returns only the refused ones, by their index.
 
@@ -155,12 +164,13 @@ class DISClient:
 
         Args:
             timeout: seconds for this attempt; never more than *request_timeout* is used.
+            patience: what to do when the answer is slow to come.
 
         Raises:
             DeliveryError: as `put_records` does.
         """
         body = self._bodies.messages.encode_put_records(stream_name, entries, self.target.stream_id)
-        reply = self._post(body, min(timeout, self.request_timeout))
+        reply = self._post(body, min(timeout, self.request_timeout), patience)
         return self._read(reply).decode_refusals(reply.body, len(entries))
 
     def describe_stream(
@@ -312,9 +322,9 @@ class DISClient:
     def _read(self, reply: HTTPReply) -> Messages:
         return self._bodies.answer_messages(reply.headers.get("Content-Type", ""), reply.body)
 
-    def _post(self, body: bytes, timeout: float) -> HTTPReply:
+    def _post(self, body: bytes, timeout: float, patience: Patience = ENDLESS_PATIENCE) -> HTTPReply:
         packed, described = self._bodies.pack(body)
-        return self._ask("POST", self.target.records_url, packed, described, timeout, MAX_REPLY_BYTES)
+        return self._ask("POST", self.target.records_url, packed, described, timeout, MAX_REPLY_BYTES, patience)
 
     def _get(
         self, url: str, query: Mapping[str, str], content_type: str, max_reply_bytes: int = MAX_REPLY_BYTES
@@ -325,13 +335,20 @@ class DISClient:
         return self._ask("GET", whole, b"", {"Content-Type": content_type}, self.request_timeout, max_reply_bytes)
 
     def _ask(
-        self, method: str, url: str, body: bytes, described: Mapping[str, str], timeout: float, max_reply_bytes: int
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        described: Mapping[str, str],
+        timeout: float,
+        max_reply_bytes: int,
+        patience: Patience = ENDLESS_PATIENCE,
     ) -> HTTPReply:
         """Returns the 200 answer to a request, signed once more if its signature was refused and may fare better."""
 
         def exchange(timeout: float) -> HTTPReply:
             headers = {**self._headers, **described}
-            return self._transport.send(method, url, headers, body, self._auth, timeout, max_reply_bytes)
+            return self._transport.send(method, url, headers, body, self._auth, timeout, max_reply_bytes, patience)
 
         deadline = time.monotonic() + timeout
         reply = exchange(timeout)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import math
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,6 +71,22 @@ class Route(NamedTuple):
         return f"Route({'through a proxy' if self.proxy else 'direct'}, verify={self.verify!r})"
 
 
+class Patience(NamedTuple):
+    """
+    What a thread does while an answer keeps it waiting.
+
+    Args:
+        seconds: how long it waits before each `look`, until the attempt's time is up.
+        look: quick, as the answer may come meanwhile.
+    """
+
+    seconds: float
+    look: Callable[[], object]
+
+
+ENDLESS_PATIENCE = Patience(math.inf, lambda: None)
+
+
 class _Attempt(threading.local):
     """
     What the connections below must know of the attempt that uses them.
@@ -80,6 +97,7 @@ class _Attempt(threading.local):
 
     deadline: float = 0.0
     max_reply_bytes: int = MAX_REPLY_BYTES
+    patience: Patience = ENDLESS_PATIENCE
     sent: bool = False
 
     def remaining(self) -> float:
@@ -124,6 +142,7 @@ class HTTPTransport:
         auth: AuthBase,
         timeout: float,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        patience: Patience = ENDLESS_PATIENCE,
     ) -> HTTPReply:
         """
         Sends one request and returns its complete answer, whatever the status from 200 on.
@@ -133,6 +152,7 @@ class HTTPTransport:
             auth: adds its headers to a `requests.PreparedRequest`.
             timeout: seconds for the whole attempt, connecting and reading included.
             max_reply_bytes: the longest body to take, before and after decoding.
+            patience: what to do when the answer is slow to come.
 
         Raises:
             NotSentError: no connection came about; nothing was sent.
@@ -142,6 +162,7 @@ class HTTPTransport:
         """
         _attempt.deadline = time.monotonic() + timeout
         _attempt.max_reply_bytes = max_reply_bytes
+        _attempt.patience = patience
         _attempt.sent = False
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
@@ -154,6 +175,8 @@ class HTTPTransport:
             failure = _translate(error)
         except BaseException as error:  # Ctrl-C, whose traceback is printed
             failure = error
+        finally:
+            _attempt.patience = ENDLESS_PATIENCE  # the thread may live on, and it refers to who sends
         failure.__context__ = failure.__cause__ = None
         raise failure.with_traceback(None)
 
@@ -467,13 +490,22 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_attempt.remaining())
-        count: int = self._sock.recv_into(buffer)
+        count = self._receive(buffer)
         # Interim answers, trailers and a chunk of -1 bytes know no end in http.client.
         self._size += count
         if self._size > _attempt.max_reply_bytes + _MAX_FRAME_BYTES:
             raise ProtocolError(f"the answer is longer than {_attempt.max_reply_bytes} bytes")
         return count
+
+    def _receive(self, buffer: Any) -> int:
+        patience = _attempt.patience
+        while True:
+            self._sock.settimeout(min(_attempt.remaining(), patience.seconds))
+            try:
+                count: int = self._sock.recv_into(buffer)
+                return count
+            except TimeoutError:  # of the attempt, or only of our patience
+                patience.look()
 
     def close(self) -> None:
         if not self.closed:

@@ -14,6 +14,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dis_logging.client.models import PutRecordsResultEntry, Refusals
+from dis_logging.client.transport import Patience
 from dis_logging.errors import DeliveryError, ServiceError, UnknownOutcomeError
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
@@ -44,12 +45,14 @@ _BACKLOG_SEEN = 500
 # How often an attempt that is interrupted again and again is to be brought to its end before it is let go. Made here, as
 # Ctrl-C might come upon the call.
 _TRIALS = range(10)
+# A thread that waits for an answer looks no more often than this whether others have something to send meanwhile, seconds.
+_SHORTEST_PATIENCE = 0.1
 
 
 class Sender(Protocol):
     """What the pipeline needs of a client: one attempt, which returns the refused entries by their index."""
 
-    def send(self, stream_name: str, entries: Sequence[WireEntry], timeout: float) -> Refusals: ...
+    def send(self, stream_name: str, entries: Sequence[WireEntry], timeout: float, patience: Patience) -> Refusals: ...
 
 
 class _Part:
@@ -180,6 +183,7 @@ class Delivery:
         self._flush_interval = flush_interval
         self._max_in_flight = max_in_flight
         self._more = more
+        self._patience = Patience(max(_SHORTEST_PATIENCE, flush_interval), self._look_meanwhile)
         self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
         self._lock = RLock()
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
@@ -493,8 +497,24 @@ class Delivery:
         attempt.is_answered = True
 
     def _request(self, attempt: _Attempt, records: Sequence[WireEntry], timeout: float) -> None:
-        attempt.refused = self._sender.send(self._stream_name, records, timeout)
+        attempt.refused = self._sender.send(self._stream_name, records, timeout, self._patience)
         attempt.is_answered = True  # at once: if Ctrl-C comes from here on, the answer still counts
+
+    def _look_meanwhile(self) -> None:
+        """Calls for another thread if something may become due that need not wait for the answer that is slow to come."""
+        with self._lock:
+            has_more = self._has_background and self._may_send_another and self._has_more()
+        if has_more:
+            self._more()
+
+    def _has_more(self) -> bool:
+        buffer = self._buffer
+        return (
+            any(not batch.is_sending for batch in self._batches)
+            or self._pace.next_release() is not None
+            or bool(buffer.ready)
+            or (bool(buffer.queue) and not buffer.seems_to_wait_for(self._busy_keys, self._enough.max_records))
+        )
 
     def _settle(self, attempt: _Attempt, batch: _Batch) -> None:
         """Does what the answer asks for; called again after an interrupt it goes on where it was."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
@@ -33,7 +34,8 @@ from dis_logging import (
     ServiceError,
     UnknownOutcomeError,
 )
-from dis_logging.client.transport import HTTPTransport
+from dis_logging.client.transport import HTTPTransport, Patience
+from dis_logging.client.wire import encode_put_records
 from tests.certificates import bundle, server_context
 from tests.raw_server import Peer, RawServer, Script, acknowledge, answer, no_server, reply_with, stored
 
@@ -375,6 +377,60 @@ def test_a_body_that_is_taken_bit_by_bit_has_no_more_time(authority: trustme.CA,
         transport.close()
 
     assert time.monotonic() - started < LESS_SHORT + SOON
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_whoever_waits_for_an_answer_looks_around_meanwhile(
+    authority: trustme.CA, tmp_path: Path, secure: bool
+) -> None:
+    looks = threading.Semaphore(0)
+
+    def answer_late(peer: Peer) -> None:
+        peer.read_request()
+        for piece in (OK[:10], OK[10:30], OK[30:]):
+            assert looks.acquire(timeout=20)
+            peer.send(piece)
+
+    with RawServer(answer_late, tls=server_context(authority) if secure else None) as server:
+        transport = HTTPTransport(verify=bundle(authority, tmp_path), proxies={"no_proxy": "*"})
+        patience = Patience(0.01, looks.release)
+        reply = transport.send("POST", server.endpoint, {}, b"body", NoAuth(), 20.0, patience=patience)
+        transport.close()
+
+    assert (reply.status, reply.body) == (200, BODY)
+
+
+def test_looking_around_gives_an_attempt_no_more_time() -> None:
+    looks: list[float] = []
+    with RawServer(hang) as server:
+        transport = HTTPTransport(proxies={"no_proxy": "*"})
+        started = time.monotonic()
+        with pytest.raises(UnknownOutcomeError, match="in time"):
+            transport.send(
+                "POST", server.endpoint, {}, b"", NoAuth(), SHORT, patience=Patience(0.01, lambda: looks.append(1))
+            )
+        transport.close()
+
+    assert time.monotonic() - started < SHORT + SOON
+    assert looks
+
+
+def test_nothing_is_kept_of_whoever_waited() -> None:
+    """The thread may be one of the application's, and live on."""
+
+    class Waiting:
+        def look(self) -> None: ...
+
+    waiting = Waiting()
+    kept = weakref.ref(waiting)
+    with RawServer(acknowledge) as server:
+        transport = HTTPTransport(proxies={"no_proxy": "*"})
+        body = encode_put_records("app-logs", [(b"text", "key", None)])
+        transport.send("POST", server.endpoint, {}, body, NoAuth(), 20.0, patience=Patience(0.01, waiting.look))
+        transport.close()
+    del waiting
+
+    assert kept() is None
 
 
 def test_the_time_of_one_attempt_is_not_charged_to_the_next(connect: Connect) -> None:
