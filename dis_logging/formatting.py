@@ -114,7 +114,7 @@ def _template_of(formatter: logging.Formatter, second: float) -> str | None:
     if not formatter.datefmt and formatter.default_msec_format:
         if not _DATE_AND_MILLISECONDS.fullmatch(formatter.default_msec_format):
             return None
-        date = formatter.default_msec_format.replace("%s", date).replace("%03d", "%(msecs)03d")
+        date = formatter.default_msec_format.replace("%03d", "%(msecs)03d").replace("%s", date)
     template = _TIME_OR_PERCENT_SIGN.sub(lambda found: found[0] if found[0] == "%%" else date, template)
     # What is left is of another form, such as %(asctime)-30s.
     return None if "%(asctime)" in template else template

@@ -101,6 +101,7 @@ MESSAGES = st.sampled_from(["late", "order %d", "%s is 100%% late", "%d %d", "%(
 @given(
     pieces=st.lists(PIECES, max_size=6),
     date_format=DATE_FORMATS,
+    time_format=st.sampled_from(["%Y-%m-%d %H:%M:%S", "%S", "%%03d %%s %%(msecs)03d", ""]),
     millisecond_format=MILLISECOND_FORMATS,
     converter=st.sampled_from([time.localtime, time.gmtime]),
     records=st.lists(st.tuples(TIMES, st.floats(0, 1000), MESSAGES), min_size=1, max_size=5),
@@ -109,6 +110,7 @@ MESSAGES = st.sampled_from(["late", "order %d", "%s is 100%% late", "%d %d", "%(
 def test_a_text_is_the_formatters(
     pieces: list[str],
     date_format: str | None,
+    time_format: str,
     millisecond_format: str | None,
     converter: Callable[[float | None], time.struct_time],
     records: list[tuple[Any, float, object]],
@@ -116,6 +118,7 @@ def test_a_text_is_the_formatters(
 ) -> None:
     formatter = logging.Formatter("".join(pieces), date_format, validate=False)
     formatter.converter = converter
+    formatter.default_time_format = time_format
     formatter.default_msec_format = millisecond_format
     handler = ShortcutHandler()
     handler.setFormatter(formatter)
@@ -139,9 +142,13 @@ def test_a_text_is_the_formatters(
         ("%(nothing)s", None, "%s,%03d"),
     ],
 )
-def test_a_text_of_an_odd_format_is_the_formatters(text: str, date_format: str | None, millisecond_format: str) -> None:
+@pytest.mark.parametrize("time_format", ["%H:%M:%S", "%H %%03d %%s"])
+def test_a_text_of_an_odd_format_is_the_formatters(
+    text: str, date_format: str | None, millisecond_format: str, time_format: str
+) -> None:
     formatter = logging.Formatter(text, date_format, validate=False)
     formatter.default_msec_format = millisecond_format
+    formatter.default_time_format = time_format
     handler = ShortcutHandler()
     handler.setFormatter(formatter)
 
