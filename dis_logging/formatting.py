@@ -1,28 +1,45 @@
-"""Formats as the standard `logging.Formatter` does, in half the time: the text of a second is made once, not per record."""
+"""Makes the texts of the standard `logging.Formatter` in half its time: what is the same for a whole second is made once."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from types import NoneType
+from types import FunctionType, NoneType
 from typing import Any
 
-_METHODS = ("format", "formatTime", "formatMessage", "usesTime")
-_VARIABLES = {"_style", "_fmt", "datefmt", "converter", "default_time_format", "default_msec_format"}
+# What decides on a text. The classes are these, whatever somebody puts in their place in the module; the methods must be the
+# standard library's own.
+_Formatter, _LogRecord, _PercentStyle = logging.Formatter, logging.LogRecord, logging.PercentStyle
+_FORMAT = logging.Handler.format
+_METHODS = (
+    (logging.Handler, ("format",)),
+    (_Formatter, ("format", "formatTime", "formatMessage", "usesTime")),
+    (_PercentStyle, ("format", "_format", "usesTime")),
+)
+_LOGGING_FILE = logging.makeLogRecord.__code__.co_filename
 # From these a date and a time come out the same for every record of a second.
 _CONVERTERS = (time.localtime, time.gmtime)
-_DATE_AND_MILLISECONDS = re.compile("[^%]*%s[^%]*%03d[^%]*")
+_VARIABLES = {"_style", "_fmt", "datefmt", "converter", "default_time_format", "default_msec_format"}
+_STYLE_VARIABLES = {"_fmt", "_defaults"}
+# What a subclass may have of its own; Python itself adds the latter.
+_CLASS_VARIABLES = {"converter", "default_time_format", "default_msec_format"} | {
+    f"__{name}__" for name in ("module", "qualname", "doc", "dict", "weakref", "firstlineno", "static_attributes")
+}
+_FIELD = r"%\((?P<name>\w+)\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]"
+_TEMPLATE = re.compile(rf"(?:[^%]|%%|{_FIELD.replace('?P<name>', '?:')})*")
 _TIME_OR_PERCENT_SIGN = re.compile(r"%%|%\(asctime\)s")
+_DATE_AND_MILLISECONDS = re.compile("[^%]*%s[^%]*%03d[^%]*")
 
 
-class _Shortcut:
+class _Known:
     """
-    What makes the texts of one formatter for the records of one second; not changed any more once several threads may see it.
+    What is known of a formatter in one second. Never changed, as several threads may see it.
 
     Args:
-        formatter: whose texts; None fits no formatter.
-        template: %-style, with the text of the second where ``%(asctime)s`` was; None when the formatter must be asked itself.
+        formatter: None fits no formatter.
+        template: %-style, with the text of the second where ``%(asctime)s`` was; None when the formatter must be asked.
+        is_always_asked: whether that is so in any other second, too.
         begin, end: the second, by `LogRecord.created`.
     """
 
@@ -31,118 +48,175 @@ class _Shortcut:
         "converter",
         "end",
         "format",
+        "format_message",
         "format_time",
         "formatter",
+        "is_always_asked",
+        "strftime",
+        "style",
+        "style_variables",
         "template",
         "time_zone",
         "variables",
     )
 
-    def __init__(self, formatter: logging.Formatter | None, template: str | None = None, begin: float = 0.0) -> None:
-        self.formatter = formatter
-        self.template = template
+    def __init__(self, formatter: logging.Formatter | None, begin: float) -> None:
+        # What it is like comes first: what another thread changes from here on is noticed afterwards.
+        cls: Any = type(formatter)
+        self.formatter: Any = formatter
+        self.strftime, self.time_zone = time.strftime, time.tzname
+        self.template: str | None = None
         self.begin, self.end = begin, begin + 1.0
-        self.time_zone = time.tzname
-        # What users are likely to change later on, for a test for instance.
-        self.variables = dict(vars(formatter)) if template is not None else {}
-        self.converter = getattr(formatter, "converter", None)
-        self.format = getattr(type(formatter), "format", None)
-        self.format_time = getattr(type(formatter), "formatTime", None)
+        self.is_always_asked = formatter is None or not _is_standard_class(cls)
+        if formatter is None or self.is_always_asked:
+            return
+        self.format, self.format_time, self.format_message = cls.format, cls.formatTime, cls.formatMessage
+        self.converter = formatter.converter
+        self.variables = dict(vars(formatter))
+        self.style = self.variables.get("_style")
+        self.style_variables = dict(vars(self.style))
+        if _is_logging_patched():  # perhaps not for long
+            return
+        if self._is_standard():
+            self.template = self._new_template()
+        self.is_always_asked = self.template is None
 
+    def _is_standard(self) -> bool:
+        """Returns whether the variables are such as the standard library makes a text of."""
+        variables, style_variables = self.variables, self.style_variables
+        return (
+            variables.keys() <= _VARIABLES
+            and type(self.style) is _PercentStyle
+            and style_variables.keys() <= _STYLE_VARIABLES
+            and not style_variables.get("_defaults")
+            and self.converter in _CONVERTERS
+            and type(self._setting("default_time_format")) is str  # and no property
+            and type(self._setting("default_msec_format")) in (str, NoneType)
+            and type(variables.get("datefmt")) in (str, NoneType)  # so that a change shows in a comparison
+        )
 
-_NO_SHORTCUT = _Shortcut(None)
+    def _setting(self, name: str) -> Any:
+        return self.variables[name] if name in self.variables else getattr(type(self.formatter), name)
 
-
-class ShortcutHandler(logging.Handler):
-    """
-    A handler whose `format` gives the very text that the formatter would, without asking it where that can be told.
-
-    That is so for records without a traceback, and for a `logging.Formatter` in the %-style, or a subclass that changes no
-    more than its converter and its formats of time. Of the time of many records in a second, only the milliseconds differ.
-    Any other formatter is asked. What is changed on a formatter or in its class counts at once; only a change of
-    ``default_time_format`` and the like in the class, or of the locale, from the next second on.
-    """
-
-    _shortcut = _NO_SHORTCUT
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Returns the text of *record*; may set its attribute ``message``, and whatever else the formatter sets."""
-        # Every logging call of the program comes by here, so it is one straight way.
-        formatter: Any = self.formatter
-        shortcut = self._shortcut
-        if shortcut.formatter is not formatter:
-            shortcut = self._shortcut = _find_shortcut(formatter, record)
-        if shortcut.template is not None and not record.exc_info and not record.exc_text and not record.stack_info:
-            try:
-                if (
-                    not shortcut.begin <= record.created < shortcut.end
-                    or formatter.__dict__ != shortcut.variables
-                    or formatter.converter is not shortcut.converter
-                    or formatter.__class__.format is not shortcut.format
-                    or formatter.__class__.formatTime is not shortcut.format_time
-                    or time.tzname is not shortcut.time_zone
-                ):
-                    shortcut = self._shortcut = _find_shortcut(formatter, record)
-                if shortcut.template is not None:
-                    record.message = record.getMessage()
-                    return shortcut.template % record.__dict__
-            except Exception:  # noqa: S110 - of the record; the formatter, asked now, has its own words for it
-                pass
-        # What the standard method does, without the call.
-        text: str = formatter.format(record) if formatter else super().format(record)
-        return text
-
-
-def _find_shortcut(formatter: logging.Formatter | None, record: logging.LogRecord) -> _Shortcut:
-    """Returns the shortcut for *formatter* in the second of *record*, and raises nothing."""
-    try:
-        begin = record.created // 1.0
-        return _Shortcut(formatter, _template_of(formatter, begin) if formatter is not None else None, begin)
-    except Exception:  # a time or a format that says nothing; the next record may have a better one
-        return _NO_SHORTCUT
-
-
-def _template_of(formatter: logging.Formatter, second: float) -> str | None:
-    """Returns the template of the texts of *formatter* in *second*, None when there is none."""
-    if not _is_standard(formatter):
-        return None
-    template: str = vars(vars(formatter)["_style"])["_fmt"]
-    if not formatter.usesTime():
-        return template
-    date = time.strftime(formatter.datefmt or formatter.default_time_format, formatter.converter(second))
-    date = date.replace("%", "%%")
-    if not formatter.datefmt and formatter.default_msec_format:
-        if not _DATE_AND_MILLISECONDS.fullmatch(formatter.default_msec_format):
+    def _new_template(self) -> str | None:
+        template = self.style_variables["_fmt"]
+        if type(template) is not str or not _TEMPLATE.fullmatch(template) or "%(asctime)s" not in template:
             return None
-        date = formatter.default_msec_format.replace("%03d", "%(msecs)03d").replace("%s", date)
-    template = _TIME_OR_PERCENT_SIGN.sub(lambda found: found[0] if found[0] == "%%" else date, template)
-    # What is left is of another form, such as %(asctime)-30s.
-    return None if "%(asctime)" in template else template
+        date_format = self.variables.get("datefmt")
+        date = self.strftime(date_format or self._setting("default_time_format"), self.converter(self.begin))
+        date = date.replace("%", "%%")
+        milliseconds = self._setting("default_msec_format")
+        if not date_format and milliseconds:
+            if not _DATE_AND_MILLISECONDS.fullmatch(milliseconds):
+                return None
+            date = milliseconds.replace("%03d", "%(msecs)03d").replace("%s", date)
+        template = _TIME_OR_PERCENT_SIGN.sub(lambda found: found[0] if found[0] == "%%" else date, template)
+        # What is left is of another form, such as %(asctime)-30s.
+        return None if "%(asctime)" in template else template
 
 
-def _is_standard(formatter: logging.Formatter) -> bool:
-    """Returns whether the texts of *formatter* are those of a `logging.Formatter` with its variables."""
-    cls: Any = type(formatter)
-    return (
-        issubclass(cls, logging.Formatter)
-        and cls.__getattribute__ is object.__getattribute__
-        and all(_is_of_logging(getattr(cls, name), name) for name in _METHODS)
-        and vars(formatter).keys() <= _VARIABLES
-        and _is_plain_style(vars(formatter).get("_style"))
-        and formatter.converter in _CONVERTERS
-        # In the class as well, where a property would have a text of its own for every record.
-        and {type(formatter.default_time_format), type(cls.default_time_format)} == {str}
-        and {type(formatter.default_msec_format), type(cls.default_msec_format)} <= {str, NoneType}
+_NOTHING = _Known(None, 0.0)
+
+
+class Texts:
+    """
+    Makes the texts of a handler's records as its formatter would, where they can be told without asking it.
+
+    That is so for a `logging.LogRecord` without a traceback and a `logging.Formatter` in the %-style that shows the time, or
+    a subclass that has no more of its own than a converter and formats of time; and for a handler that has no `format`
+    of its own. What is changed on the handler, on the formatter, or in its class, counts at once; only what nobody is
+    likely to change while the program runs may count from the next second on: the locale, the time zone without
+    `time.tzset`, the formats of time in the class, `usesTime`, and the methods of the style.
+
+    Safe to use from several threads.
+    """
+
+    __slots__ = ("_known", "_latest")
+
+    def __init__(self) -> None:
+        self._known = _NOTHING
+        self._latest: tuple[object, float] = (None, 0.0)
+
+    def of(self, handler: logging.Handler, record: logging.LogRecord) -> str | None:
+        """
+        Returns the text of *record*, None when `format` of *handler* must be called.
+
+        Leaves the attribute ``message`` behind, and raises what the formatter would.
+        """
+        # Every logging call of the program comes by here, so it is one straight way.
+        formatter: Any = handler.formatter
+        known = self._known
+        if known.formatter is formatter and known.is_always_asked:
+            return None
+        try:
+            created = record.created
+            if (
+                record.exc_info
+                or record.exc_text
+                or record.stack_info
+                or record.__class__ is not _LogRecord
+                or created.__class__ is not float
+                or handler.format.__func__ is not _FORMAT  # type: ignore[attr-defined] # if not, it is somebody else's
+            ):
+                return None
+            cls = formatter.__class__
+            if (
+                known.formatter is not formatter
+                or not known.begin <= created < known.end
+                or formatter.__dict__ != known.variables
+                or known.style.__dict__ != known.style_variables
+                or formatter.converter is not known.converter
+                or cls.format is not known.format
+                or cls.formatTime is not known.format_time
+                or cls.formatMessage is not known.format_message
+                or time.strftime is not known.strftime
+                or time.tzname is not known.time_zone
+            ):
+                known = self._look_again(formatter, created)
+            template = known.template
+        except Exception:  # attributes that are missing, or odd; the formatter has its own words for it
+            return None
+        if template is None:
+            return None
+        attributes = record.__dict__
+        attributes["message"] = record.getMessage()
+        try:
+            return template % attributes
+        except KeyError as error:
+            raise ValueError(
+                f"Formatting field not found in record: {error}"
+            ) from error  # as the standard library does
+
+    def _look_again(self, formatter: Any, created: float) -> _Known:
+        """Returns what is known of *formatter* in another second, or after a change."""
+        latest = (formatter, created // 1.0)
+        if latest != self._latest:
+            # To look takes longer than to ask, so it must be worth it: where records of different seconds, or formatters,
+            # take turns, it is not.
+            self._latest = latest
+            return _NOTHING
+        self._known = known = _Known(formatter, latest[1])
+        return known
+
+
+def _is_standard_class(cls: Any) -> bool:
+    """Returns whether *cls* is `logging.Formatter`, or differs from it in nothing but its converter and formats of time."""
+    ancestors = cls.__mro__
+    return ancestors[-2:] == (_Formatter, object) and all(
+        vars(ancestor).keys() <= _CLASS_VARIABLES for ancestor in ancestors[:-2]
+    )
+
+
+def _is_logging_patched() -> bool:
+    return _Formatter.formatTime.__globals__.get("time") is not time or not all(
+        _is_of_logging(getattr(cls, name), name) for cls, names in _METHODS for name in names
     )
 
 
 def _is_of_logging(method: Any, name: str) -> bool:
-    """Returns whether *method* is that of `logging.Formatter`, and nobody has put another in its place."""
-    return (getattr(method, "__module__", ""), getattr(method, "__qualname__", "")) == ("logging", f"Formatter.{name}")
-
-
-def _is_plain_style(style: object) -> bool:
-    if type(style) is not logging.PercentStyle:
-        return False
-    variables = vars(style)
-    return type(variables.get("_fmt")) is str and not variables.get("_defaults")
+    """Returns whether *method* is the standard library's own; functools.wraps would have copied its name, but not its code."""
+    return (
+        type(method) is FunctionType
+        and method.__code__.co_filename == _LOGGING_FILE
+        and method.__code__.co_name == name
+    )

@@ -26,7 +26,7 @@ from dis_logging.client.wire import (
 )
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
-from dis_logging.formatting import ShortcutHandler
+from dis_logging.formatting import Texts
 from dis_logging.pipeline.aggregation import Aggregation, line_size
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import OverflowPolicy
@@ -52,7 +52,7 @@ _MAX_FORMATTING_DEPTH = 2
 RecordText = str | Callable[[logging.LogRecord], Any]
 
 
-class DISHandler(ShortcutHandler):
+class DISHandler(logging.Handler):
     """
     Ships log records to a stream of Huawei Cloud DIS from a background thread, at least once and in order.
 
@@ -202,6 +202,7 @@ class DISHandler(ShortcutHandler):
             is_quiet=fallback is None and overflow_policy.drops,
             on_verdict=_check_callback("on_verdict", on_verdict),
         )
+        self._texts = Texts()
         self._size_of = line_size if pipeline_options.limits.aggregate_bytes else len
         self._shutdown_timeout = pipeline_options.shutdown_timeout
         self._pipeline = Pipeline(pipeline_options, client, find_fallback(fallback, self))
@@ -272,7 +273,9 @@ class DISHandler(ShortcutHandler):
         is_fresh = not hasattr(record, "message")
         cached_traceback = record.exc_text
         try:
-            text = _plain_text(record) if plain else self.format(record)
+            text = record.getMessage() if plain else self._texts.of(self, record)
+            if text is None:
+                text = self.format(record)
         except Exception as error:
             self.handleError(record)
             text = _rescued_text(record, error)
@@ -480,10 +483,6 @@ def _level_of(levelno: object) -> int:
         return int(levelno) if isinstance(levelno, int | float) else logging.NOTSET
     except (ValueError, OverflowError):  # NaN, infinity
         return logging.NOTSET
-
-
-def _plain_text(record: logging.LogRecord) -> str:
-    return record.getMessage()
 
 
 def _rescued_text(record: logging.LogRecord, error: Exception) -> str:
