@@ -308,6 +308,24 @@ def test_a_refused_record_need_not_wait_for_a_request_that_hangs(
         assert unanswered(dis) == 1
 
 
+def test_a_request_that_hangs_keeps_nothing_from_the_fallback_while_no_others_are_sent(
+    dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler
+) -> None:
+    handler = make(flush_interval=0.2, max_batch_records=100)
+    earn_trust(handler)
+
+    with holding(dis, where=lambda request: request.entries[0].text == "slow"):
+        log(handler, "slow", "slow", logging.ERROR)
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        dis.play(Refuse(403, "DIS.4117"))
+        log(handler, "refused", "refused", logging.ERROR)
+        assert dis.wait_for(lambda dis: "refused" in fallback.texts)
+        log(handler, "late", "late")
+
+        assert dis.wait_for(lambda dis: "late" in fallback.texts)
+        assert unanswered(dis) == 1
+
+
 def test_records_that_must_wait_for_a_request_that_is_slow_wake_nobody(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:

@@ -76,7 +76,7 @@ class Patience(NamedTuple):
     What a thread does while an answer keeps it waiting.
 
     Args:
-        seconds: how long it waits before each `look`, until the attempt's time is up.
+        seconds: how long it waits before the first `look`, and between two of them.
         look: quick, as the answer may come meanwhile.
     """
 
@@ -98,7 +98,17 @@ class _Attempt(threading.local):
     deadline: float = 0.0
     max_reply_bytes: int = MAX_REPLY_BYTES
     patience: Patience = ENDLESS_PATIENCE
+    look_at: float = math.inf
     sent: bool = False
+
+    def begin(self, timeout: float, max_reply_bytes: int, patience: Patience) -> None:
+        """Takes up an attempt; *timeout* in seconds."""
+        now = time.monotonic()
+        self.deadline = now + timeout
+        self.max_reply_bytes = max_reply_bytes
+        self.patience = patience
+        self.look_at = now + patience.seconds
+        self.sent = False
 
     def remaining(self) -> float:
         """Returns the seconds left, raising TimeoutError when there are none."""
@@ -106,6 +116,19 @@ class _Attempt(threading.local):
         if seconds <= 0:
             raise TimeoutError("the attempt ran out of time")
         return seconds
+
+    def wait_patiently(self, sock: Any, operation: Callable[[], int | bytes]) -> Any:
+        """Returns what *operation* of *sock* does before the deadline, and looks around whenever it is time to."""
+        while True:
+            if time.monotonic() >= self.look_at:
+                self.patience.look()
+                self.look_at = time.monotonic() + self.patience.seconds
+            remaining = self.remaining()
+            sock.settimeout(min(remaining, max(0.001, self.look_at - time.monotonic())))
+            try:
+                return operation()
+            except TimeoutError:  # of the attempt, or only of our patience
+                pass
 
 
 _attempt = _Attempt()
@@ -160,10 +183,7 @@ class HTTPTransport:
             ProtocolError: what came back is no final HTTP answer.
             ServiceError: a proxy refused to connect (status 407 and its kin).
         """
-        _attempt.deadline = time.monotonic() + timeout
-        _attempt.max_reply_bytes = max_reply_bytes
-        _attempt.patience = patience
-        _attempt.sent = False
+        _attempt.begin(timeout, max_reply_bytes, patience)
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
         failure: BaseException
@@ -442,9 +462,9 @@ class _DeadlineSocket:
             self._held.append(data)
             return
         sent = self._send_at_once(data) if not flags and type(self._sock) is socket.socket else 0
-        if sent < len(data):
-            self._sock.settimeout(_attempt.remaining())
-            self._sock.sendall(memoryview(data)[sent:] if sent else data, *flags)
+        left = memoryview(data)[sent:]
+        while left:
+            left = left[_attempt.wait_patiently(self._sock, lambda left=left: self._sock.send(left, *flags)) :]  # type: ignore[misc]
 
     def _send_at_once(self, data: Any) -> int:
         """
@@ -461,8 +481,7 @@ class _DeadlineSocket:
         return sent
 
     def recv(self, size: int) -> bytes:
-        self._sock.settimeout(_attempt.remaining())
-        data: bytes = self._sock.recv(size)
+        data: bytes = _attempt.wait_patiently(self._sock, lambda: self._sock.recv(size))
         return data
 
     def makefile(self, mode: str = "rb", buffering: int = -1, **_options: Any) -> io.BufferedReader:  # noqa: ARG002
@@ -490,22 +509,12 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._receive(buffer)
+        count: int = _attempt.wait_patiently(self._sock, lambda: self._sock.recv_into(buffer))
         # Interim answers, trailers and a chunk of -1 bytes know no end in http.client.
         self._size += count
         if self._size > _attempt.max_reply_bytes + _MAX_FRAME_BYTES:
             raise ProtocolError(f"the answer is longer than {_attempt.max_reply_bytes} bytes")
         return count
-
-    def _receive(self, buffer: Any) -> int:
-        patience = _attempt.patience
-        while True:
-            self._sock.settimeout(min(_attempt.remaining(), patience.seconds))
-            try:
-                count: int = self._sock.recv_into(buffer)
-                return count
-            except TimeoutError:  # of the attempt, or only of our patience
-                patience.look()
 
     def close(self) -> None:
         if not self.closed:

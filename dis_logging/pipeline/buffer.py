@@ -265,6 +265,8 @@ class Buffer:
         if not self.urgent and not self.parked:
             self.urgent = True
             self._wake()
+            if self._fits(size):
+                return True
         if self._policy is OverflowPolicy.DROP_OLDEST and size <= self._max_bytes:
             while self._drop_oldest():
                 if self._fits(size):

@@ -183,6 +183,7 @@ class Delivery:
         self._flush_interval = flush_interval
         self._max_in_flight = max_in_flight
         self._more = more
+        self._look_at = 0.0  # whether there is anything to do while an answer is slow to come is not looked at before
         self._patience = Patience(max(_SHORTEST_PATIENCE, flush_interval), self._look_meanwhile)
         self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
         self._lock = RLock()
@@ -503,7 +504,12 @@ class Delivery:
     def _look_meanwhile(self) -> None:
         """Calls for another thread if something may become due that need not wait for the answer that is slow to come."""
         with self._lock:
-            has_more = self._has_background and self._may_send_another and self._has_more()
+            now = time.monotonic()
+            if now < self._look_at:  # one of those that wait has looked for all of them
+                return
+            self._look_at = now + self._patience.seconds / 2
+            can_do_more = self._may_send_another or self._circuit.is_open  # then it goes to the fallback
+            has_more = self._has_background and can_do_more and self._has_more()
         if has_more:
             self._more()
 

@@ -400,6 +400,42 @@ def test_whoever_waits_for_an_answer_looks_around_meanwhile(
     assert (reply.status, reply.body) == (200, BODY)
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_whoever_sends_a_body_that_is_not_taken_looks_around_meanwhile(
+    authority: trustme.CA, tmp_path: Path, secure: bool
+) -> None:
+    looks = threading.Semaphore(0)
+    body = bytes(range(256)) * 2**16
+    received = []
+
+    def read_late(peer: Peer) -> None:
+        head = peer.read_head()
+        assert looks.acquire(timeout=20)
+        received.append(peer.read_body(head))
+        peer.send(OK)
+
+    with RawServer(read_late, tls=server_context(authority) if secure else None) as server:
+        transport = HTTPTransport(verify=bundle(authority, tmp_path), proxies={"no_proxy": "*"})
+        patience = Patience(0.01, looks.release)
+        reply = transport.send("POST", server.endpoint, {}, body, NoAuth(), 20.0, patience=patience)
+        transport.close()
+
+    assert (reply.status, received) == (200, [body])
+
+
+def test_an_answer_that_drips_does_not_keep_from_looking_around() -> None:
+    looks: list[float] = []
+    with RawServer(drip(OK[-30:], OK[:-30])) as server:
+        transport = HTTPTransport(proxies={"no_proxy": "*"})
+        patience = Patience(0.2, lambda: looks.append(time.monotonic()))
+        reply = transport.send("POST", server.endpoint, {}, b"", NoAuth(), 20.0, patience=patience)
+        transport.close()
+
+    assert reply.body == BODY
+    assert len(looks) >= 2
+    assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(looks))
+
+
 def test_looking_around_gives_an_attempt_no_more_time() -> None:
     looks: list[float] = []
     with RawServer(hang) as server:
@@ -905,6 +941,26 @@ def test_requests_go_through_a_proxy_that_speaks_tls_itself(
         assert_usable(client)
 
     assert service.connections == (2 if close else 1)
+
+
+def test_whoever_waits_for_an_answer_through_such_a_proxy_looks_around_meanwhile(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    looks = threading.Semaphore(0)
+
+    def answer_late(peer: Peer) -> None:
+        peer.read_request()
+        assert looks.acquire(timeout=20)
+        peer.send(OK)
+
+    service = RawServer(answer_late, tls=server_context(authority, "dis.example.com"))
+    with service, RawServer(tunnel(service), tls=server_context(authority)) as proxy:
+        transport = HTTPTransport(verify=bundle(authority, tmp_path), proxies={"https": proxy.endpoint})
+        patience = Patience(0.01, looks.release)
+        reply = transport.send("POST", BEYOND, {}, b"body", NoAuth(), 20.0, patience=patience)
+        transport.close()
+
+    assert (reply.status, reply.body) == (200, BODY)
 
 
 def test_a_proxy_without_the_libraries_it_needs_sent_nothing(connect: Connect) -> None:

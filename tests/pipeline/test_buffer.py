@@ -167,6 +167,17 @@ def test_drop_oldest_wakes_who_waits_for_a_verdict() -> None:
         assert bell.wait(0)
 
 
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "fallback"])
+def test_what_a_sender_makes_room_for_at_once_costs_no_record(policy: str) -> None:
+    rig = Rig(policy, max_records=2)
+    rig.buffer._wake = lambda: rig.deliver(len(rig.buffer.queue))
+
+    rig.put(1, 2, 3)
+
+    assert rig.waiting == [3]
+    assert (rig.stats.delivered, rig.stats.dropped, rig.overflowed) == (2, 0, [])
+
+
 def test_drop_oldest_drops_as_many_as_a_large_entry_needs() -> None:
     rig = Rig("drop_oldest", max_bytes=10)
     rig.put(1, 2, 3, 4, 5, size=2)
