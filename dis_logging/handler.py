@@ -462,8 +462,8 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
             f"{name} is a %-style template: write %({field['name']})s instead of {{{field['name']}}}, or give a callable"
         )
     sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
-    sample.message = sample.asctime = ""
     try:
+        _refuse_formatted(name, value)
         text = value % vars(sample)
         if is_valid is not None and text == value and text and not is_valid(text):  # the same for every record
             raise ConfigurationError(
@@ -476,6 +476,16 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{name} is no %-style template ({error}): {options.shown(value)}") from None
     return value
+
+
+def _refuse_formatted(name: str, template: str) -> None:
+    """Refuses the attributes that a record has only while it is formatted."""
+    for attribute in ("message", "asctime"):
+        if f"%({attribute})" in template:
+            raise ConfigurationError(
+                f"{name} can't have %({attribute})s, which a record does not keep: give a callable, such as "
+                f"lambda record: record.getMessage(), instead of {options.shown(template)}"
+            )
 
 
 def _level_of(levelno: object) -> int:

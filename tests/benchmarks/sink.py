@@ -2,8 +2,8 @@
 A service that says yes to everybody, on raw sockets, so that it is never the bottleneck: ``python -m tests.benchmarks.sink``.
 
 It answers DIS's PutRecords (JSON or protobuf), CloudWatch's PutLogEvents, Kinesis's PutRecord and OTLP over HTTP. What it
-does while a contender is measured is a receive, a count and a send: the bodies are kept as they came and are only taken
-apart when the ledger is asked for. It verifies no signature and holds no limit; the emulator does that, at a price.
+does while a contender is measured is a receive, a count (of what it has unpacked, if it came compressed) and a send: the
+bodies are kept as they came, and their lines are looked at only when the ledger is asked for. It verifies no signature and holds no limit; the emulator does that, at a price.
 """
 
 from __future__ import annotations
