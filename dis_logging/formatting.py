@@ -183,9 +183,8 @@ class Texts:
         try:
             return template % attributes
         except KeyError as error:
-            raise ValueError(
-                f"Formatting field not found in record: {error}"
-            ) from error  # as the standard library does
+            # As the standard library does, so without a cause.
+            raise ValueError(f"Formatting field not found in record: {error}")  # noqa: B904
 
     def _look_again(self, formatter: Any, created: float) -> _Known:
         """Returns what is known of *formatter* in another second, or after a change."""

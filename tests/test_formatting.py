@@ -57,7 +57,7 @@ def outcome(format_record: Callable[[logging.LogRecord], str], record: logging.L
     try:
         return format_record(copy.copy(record))
     except Exception as error:
-        return type(error), str(error)
+        return type(error), str(error), repr(error.__cause__), repr(error.__context__)
 
 
 def assert_same_text(handler: Handler, record: logging.LogRecord) -> None:
