@@ -26,8 +26,7 @@ _STYLE_VARIABLES = {"_fmt", "_defaults"}
 _CLASS_VARIABLES = {"converter", "default_time_format", "default_msec_format"} | {
     f"__{name}__" for name in ("module", "qualname", "doc", "dict", "weakref", "firstlineno", "static_attributes")
 }
-_FIELD = r"%\((?P<name>\w+)\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]"
-_TEMPLATE = re.compile(rf"(?:[^%]|%%|{_FIELD.replace('?P<name>', '?:')})*")
+_TEMPLATE = re.compile(r"(?:[^%]|%%|%\(\w+\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])*")
 _TIME_OR_PERCENT_SIGN = re.compile(r"%%|%\(asctime\)s")
 _DATE_AND_MILLISECONDS = re.compile("[^%]*%s[^%]*%03d[^%]*")
 

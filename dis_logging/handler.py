@@ -461,9 +461,9 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
         raise ConfigurationError(
             f"{name} is a %-style template: write %({field['name']})s instead of {{{field['name']}}}, or give a callable"
         )
+    _refuse_formatted(name, value)
     sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
     try:
-        _refuse_formatted(name, value)
         text = value % vars(sample)
         if is_valid is not None and text == value and text and not is_valid(text):  # the same for every record
             raise ConfigurationError(

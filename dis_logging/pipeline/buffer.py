@@ -78,7 +78,6 @@ class Buffer:
         self._wake = wake
         self._overflow = overflow
         self.queue: deque[Entry] = deque()
-        self._only_queue = (self.queue,)
         # Entries of keys that must wait for an earlier batch, or their turn; each list in order, all older than the queue's.
         self.parked: dict[str, deque[Entry]] = {}
         self.ready: deque[str] = deque()  # parked keys that need not wait any longer
@@ -213,13 +212,13 @@ class Buffer:
         """
         with suppress(IndexError):  # sent meanwhile
             if self.queue[-1][EPOCH] >= first_epoch:
-                self._take_one(self.queue.pop, entries)
+                self._take_one(deque.pop, self.queue, entries)
                 self.count_taken(1, len(entries[-1][DATA]))
 
     @staticmethod
-    def _take_one(pop: Callable[[], Entry], entries: list[Entry]) -> None:
+    def _take_one(pop: Callable[[deque[Entry]], Entry], source: deque[Entry], entries: list[Entry]) -> None:
         """Puts what *pop* gives into *entries*, in one step of the interpreter, so that Ctrl-C finds it here or there."""
-        entries += islice(iter(pop, None), 1)
+        entries += map(pop, (source,))
 
     def count_taken(self, entries: int, size: int) -> None:
         """Counts entries, and their payload bytes, that were taken straight from `queue`."""
@@ -304,8 +303,7 @@ class Buffer:
             if not entries:
                 is_queued = True
                 try:
-                    # In one step of the interpreter, as in `_take_one`, which would take twice the time.
-                    entries += map(deque.popleft, self._only_queue)
+                    self._take_one(deque.popleft, self.queue, entries)
                 except IndexError:  # it is empty
                     return False
             self._ledger.settle_oldest(entries, is_queued)
@@ -319,7 +317,7 @@ class Buffer:
         with suppress(IndexError, RuntimeError):  # the sender changes the parked keys at this moment
             candidates = [parked for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked]
             if candidates:
-                self._take_one(min(candidates, key=_head_created).popleft, entries)
+                self._take_one(deque.popleft, min(candidates, key=_head_created), entries)
 
     def _wait_for_room(self, size: int, deadline: float) -> bool:
         with self._ledger.bell() as bell:
