@@ -186,19 +186,18 @@ class HTTPTransport:
         _attempt.begin(timeout, max_reply_bytes, patience)
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
-        failure: BaseException
         try:
             return self._exchange(method, url, headers, body, auth)
-        except DeliveryError as error:
-            failure = error
-        except Exception as error:  # a TypeError too, for a proxy's URL without a host
+        except BaseException as error:
             failure = _translate(error)
-        except BaseException as error:  # Ctrl-C, whose traceback is printed
-            failure = error
+            _forget_frames(error)
         finally:
             _attempt.patience = ENDLESS_PATIENCE  # the thread may live on, and it refers to who sends
         failure.__context__ = failure.__cause__ = None
-        raise failure.with_traceback(None)
+        try:
+            raise failure
+        finally:
+            del failure  # else its traceback and this frame would keep each other alive, and the body
 
     def route(self, url: str) -> Route:
         """Returns how a request to *url* would travel, by the options and the environment; connects to nothing."""
@@ -369,13 +368,16 @@ def _decode(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
     return decoded
 
 
-def _translate(error: BaseException) -> DeliveryError:
+def _translate(error: BaseException) -> BaseException:
     """
-    Returns our error for a foreign one.
+    Returns our error for a foreign one; ours, and Ctrl-C, as they are.
 
     Whether the request was sent is known from the connection itself, not guessed from the exception's class. The
     foreign text is shown only where it cannot hold a header or a URL: in errors of the operating system and of TLS.
     """
+    if isinstance(error, DeliveryError) or not isinstance(error, Exception):
+        return error
+    # All others are foreign: a TypeError too, for a proxy's URL without a host.
     chain = list(_chain(error))
     refusal = next((match for link in chain if (match := re.search(_TUNNEL_REFUSED, str(link)))), None)
     if refusal and not _attempt.sent:
@@ -409,6 +411,17 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield link
         queue.extend((link.__cause__, link.__context__))
         queue.extend(value for value in (getattr(link, "reason", None), *link.args) if isinstance(value, Exception))
+
+
+def _forget_frames(error: BaseException) -> None:
+    """
+    Cuts *error*, and all that it wraps, from the frames that it came through.
+
+    urllib3 keeps an error in a frame that its traceback refers to. Only the garbage collector would find such a circle,
+    which may be long in coming, and the bodies in it are megabytes.
+    """
+    for link in _chain(error):
+        link.__traceback__ = None
 
 
 def _reason(error: OSError) -> str:

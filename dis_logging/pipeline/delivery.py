@@ -491,7 +491,8 @@ class Delivery:
             run_delivering(lambda: self._request(attempt, records, timeout))
             self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
-            attempt.error = failure
+            # It waits with the batch for the next attempt; the frames it came through hold this one's body.
+            attempt.error = failure.with_traceback(None)
         except Exception as failure:  # a defect must cost a retry, not a batch
             if not attempt.is_answered:
                 attempt.error = UnknownOutcomeError(f"unforeseen {type(failure).__name__} while sending")

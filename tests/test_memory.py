@@ -1,0 +1,230 @@
+"""What records and requests cost in memory: within the promise when the service is down, and nothing for what is over."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from dis_logging.emulator import DISEmulator
+from dis_logging.emulator.faults import (
+    Drip,
+    Fault,
+    Hang,
+    Informational,
+    Refuse,
+    RefuseEntries,
+    Reply,
+    Reset,
+    Truncate,
+    times,
+)
+from tests.certificates import bundle, server_context
+from tests.conftest import STREAM
+from tests.raw_server import Peer, RawServer, Script, no_server
+
+MIB = 1024 * 1024
+
+
+def run(program: str, *arguments: object) -> Any:
+    """Returns the JSON that a program prints: it has the memory of its process for itself."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *map(json.dumps, arguments)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=100, check=True)
+    return json.loads(result.stdout)
+
+
+# -- what waits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("buffer_mib", "size", "key", "count", "policy"),
+    [
+        # Four times the buffer.
+        (4, 200, 0, 4 * 4 * MIB // 200, "fallback"),
+        # Twelve times the buffer, nearly all of it in partition keys.
+        (4, 10, 1000, 50_000, "fallback"),
+        # Far more of them fit by their payload alone than by the memory that a record takes however short it is.
+        (0.25, 1, 0, 150_000, "drop_newest"),
+    ],
+    ids=["small records", "long keys", "tiny records"],
+)
+def test_memory_stays_within_its_bound_while_the_service_is_down(
+    buffer_mib: float, size: int, key: int, count: int, policy: str
+) -> None:
+    """Growth is at most 2.5 times max_buffer_bytes plus 16 MiB."""
+    options = {"max_buffer_records": 10**9, "max_buffer_bytes": int(buffer_mib * MIB), "overflow": policy}
+    if key:
+        options["partition_key"] = f"%(relativeCreated)0{key}d"
+    program = """
+        import json, logging, resource, sys
+        from dis_logging import DISHandler
+        options, size, count = map(json.loads, sys.argv[1:])
+        handler = DISHandler(
+            "app-logs", endpoint="http://127.0.0.1:9", region="r", project_id="p", ak="a", sk="s",
+            fallback=logging.NullHandler(), shutdown_timeout=0.1, **options)
+        logger = logging.getLogger("web")
+        logger.addHandler(handler)
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        logger.warning("warm up")
+        before = peak()
+        for number in range(count):
+            logger.warning("%*d", size, number % 10)
+        print(json.dumps([peak() - before, handler.stats().emitted, handler.stats().buffered]))
+        """
+    growth, emitted, buffered = run(program, options, size, count)
+    assert emitted == count + 1
+    # The buffer is really full: of bytes, or of what it takes to hold so many short records.
+    assert buffered >= min(buffer_mib * MIB // (size + key), 8 * MIB // 256) - 1
+    assert growth <= 2.5 * buffer_mib + 16
+
+
+# -- what is over ---------------------------------------------------------------------------------------------------
+
+ATTEMPTS = 5
+# Without the garbage collector, which in a large program may not look at old objects for hours.
+FAIL_OFTEN = """
+    import gc, json, sys, tracemalloc
+    from dis_logging import DISClient, DISError, PutRecordsRequestEntry
+    options, attempts = map(json.loads, sys.argv[1:])
+    client = DISClient(**options)
+    records = [PutRecordsRequestEntry("x" * 2**20)]
+    def fail():
+        try:
+            client.put_records("app-logs", records)
+        except DISError as error:
+            return type(error).__name__
+    gc.disable()
+    fail()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    names = {fail() for _ in range(attempts)}
+    after, _ = tracemalloc.get_traced_memory()
+    print(json.dumps([*names, after - before]))
+    """
+
+
+def assert_leaves_nothing(options: dict[str, Any], error: str) -> None:
+    """Checks that attempts which fail with *error* leave no body behind."""
+    name, growth = run(FAIL_OFTEN, options, ATTEMPTS)
+    assert name == error
+    assert growth < MIB / 4  # a body is larger than 1 MiB
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Refuse(500, "DIS.5000"), "ServiceError"),
+        (Refuse(503, body=b"<html>busy</html>"), "ServiceError"),
+        (Hang(), "UnknownOutcomeError"),
+        (Drip(), "UnknownOutcomeError"),
+        (Reset("before"), "UnknownOutcomeError"),
+        (Reset("body"), "UnknownOutcomeError"),
+        (Reset("after"), "UnknownOutcomeError"),
+        (Truncate(), "ProtocolError"),
+        (Informational(), "ProtocolError"),
+        (Reply(status=204), "ProtocolError"),
+        (Reply(body=b"{}"), "ProtocolError"),
+        (Reply(headers={"Content-Encoding": "gzip"}), "ProtocolError"),
+    ],
+    ids=repr,
+)
+def test_a_failed_attempt_leaves_no_body_behind(dis: DISEmulator, fault: Fault, error: str) -> None:
+    dis.play(*times(1 + ATTEMPTS, fault))
+
+    assert_leaves_nothing({**dis.client_options(), "request_timeout": 0.5}, error)
+
+
+@pytest.fixture
+def client_options() -> dict[str, Any]:
+    return {"region": "cn-north-4", "project_id": "p", "ak": "ak", "sk": "sk", "request_timeout": 0.5}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_attempt_without_a_connection_leaves_no_body_behind(client_options: dict[str, Any], scheme: str) -> None:
+    with no_server() as port:
+        assert_leaves_nothing({**client_options, "endpoint": f"{scheme}://127.0.0.1:{port}"}, "NotSentError")
+
+
+def test_an_attempt_that_its_proxy_refuses_leaves_no_body_behind(client_options: dict[str, Any]) -> None:
+    def refuse(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with RawServer(refuse) as proxy:
+        options = {"endpoint": "https://dis.example.com", "proxies": {"https": proxy.endpoint}}
+        assert_leaves_nothing({**client_options, **options}, "ServiceError")
+
+
+def hang(peer: Peer) -> None:
+    peer.read_request()
+    peer.hold()
+
+
+def reset(peer: Peer) -> None:
+    peer.read_head()
+    peer.reset()
+
+
+@pytest.mark.parametrize("script", [hang, reset])
+def test_an_attempt_that_fails_over_tls_leaves_no_body_behind(
+    client_options: dict[str, Any], script: Script, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    with RawServer(script, tls=server_context(authority)) as server:
+        options = {"endpoint": server.endpoint, "verify": bundle(authority, tmp_path)}
+        assert_leaves_nothing({**client_options, **options}, "UnknownOutcomeError")
+
+
+def test_an_attempt_with_a_certificate_that_nobody_trusts_leaves_no_body_behind(client_options: dict[str, Any]) -> None:
+    with RawServer(hang, tls=server_context(trustme.CA())) as server:
+        assert_leaves_nothing({**client_options, "endpoint": server.endpoint}, "NotSentError")
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"),
+    [
+        (Refuse(500, "DIS.5000"), {}),
+        (RefuseEntries("DIS.5250"), {}),
+        (RefuseEntries("DIS.5250"), {"aggregate": "lines"}),
+        (Reply(body=b"{}"), {}),
+        (Hang(), {}),
+    ],
+    ids=["refused", "refused one by one", "refused one by one, aggregated", "nonsense", "hanging"],
+)
+def test_records_that_wait_for_their_retry_take_no_more_for_each_attempt(
+    dis: DISEmulator, fault: Fault, options: dict[str, Any]
+) -> None:
+    dis.play(*times(1000, fault))
+    program = """
+        import gc, json, logging, os, sys, time, tracemalloc
+        from dis_logging import DISHandler
+        handler = DISHandler(**json.loads(sys.argv[1]), fallback=logging.NullHandler())
+        gc.disable()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(4):
+            handler.handle(logging.LogRecord(f"web.{number}", logging.INFO, "app.py", 1, "x" * 2**18, None, None))
+        def wait_for_requests(count):
+            deadline = time.monotonic() + 60
+            while handler.stats().requests < count and time.monotonic() < deadline:
+                time.sleep(0.01)
+        wait_for_requests(20)
+        tracemalloc.reset_peak()
+        wait_for_requests(30)
+        _, peak = tracemalloc.get_traced_memory()
+        print(json.dumps([peak - before, handler.stats().requests, handler.stats().buffered]), flush=True)
+        os._exit(0)  # what is not delivered yet never will be
+        """
+    retries = {"request_timeout": 0.1, "flush_interval": 0.01, "backoff_initial": 0.01, "backoff_max": 0.02}
+
+    growth, requests, buffered = run(program, {**dis.handler_options(STREAM), **retries, **options})
+
+    assert requests >= 30
+    assert buffered == 4
+    # The records are 1 MiB, and the bodies of one request that has all of them take less than four times that.
+    assert growth < 6 * MIB
