@@ -3,8 +3,9 @@ Minutes of everything at once, at random with a seed: ``python tests/soak.py --m
 
 One process is the application: threads that log to many loggers, forks, reconfigurations, the end with records pending.
 This process is DIS: an emulator that refuses, hangs, lies, breaks connections and goes away for a while, and whose
-partitions take no more than those of DIS. The seed also chooses how many requests there are at once, and whether records
-share DIS records. It ends by printing the ledger, and with exit status 1 when a record is unaccounted for.
+partitions take no more than those of DIS. The seed also chooses the handler's options: how many requests there are at
+once, whether records share DIS records, how bodies are written, how large the buffer is, and who gives way when it is full.
+It ends by printing the ledger, and with exit status 1 when a record is unaccounted for.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ LAST_RESORT = "dis_logging: not delivered: "
 UNTOLD = re.compile(rf"{LAST_RESORT}(\d+) more, which the fallback did not take in time")
 THREADS = 4
 RECORDS_OF_A_FORK = 20
-PROMISED_GROWTH = 2.5 * 8 + 16  # MiB, for the 8 MiB of buffer below
 
 
 # -- the application ------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def _as_dict(stats: HandlerStats) -> dict[str, int]:
 # -- the service ----------------------------------------------------------------------------------------------------
 
 
-def disturb_service(dis: DISEmulator, chance: random.Random, until: float) -> Counter[str]:
+def disturb_service(dis: DISEmulator, chance: random.Random, until: float, *, is_json: bool) -> Counter[str]:
     """Plays faults until *until* (monotonic) and returns how many of each kind."""
     played: Counter[str] = Counter()
     while time.monotonic() < until:
@@ -196,15 +196,19 @@ def disturb_service(dis: DISEmulator, chance: random.Random, until: float) -> Co
             dis.start()
             played["Away"] += 1
             continue
-        fault = _random_fault(chance)
+        fault = _random_fault(chance, is_json)
         dis.play(*times(chance.choice((1, 1, 1, 5)), fault))
         played[type(fault).__name__] += 1
     return played
 
 
-def _random_fault(chance: random.Random) -> Fault:
+def _random_fault(chance: random.Random, is_json: bool) -> Fault:
     if chance.random() < 0.01:
-        return Refuse(441, "DIS.4112")  # opens the circuit for a minute
+        opening: list[Fault] = [
+            Refuse(441, "DIS.4112"),  # opens the circuit for a minute
+            Reply(status=302, headers={"Location": "http://127.0.0.1:9/"}),  # so does this
+        ]
+        return chance.choice(opening)
     faults: list[Fault] = [
         Refuse(400, "DIS.4303"),
         Refuse(429, headers={"Retry-After": "1"}),
@@ -225,14 +229,14 @@ def _random_fault(chance: random.Random) -> Fault:
         Informational(delay=0.2),
         Reply(status=204),
         Reply(body=b"{}"),
-        Reply(status=302, headers={"Location": "http://127.0.0.1:9/"}),
-        Mangle(lambda result: {**result, "failed_record_count": 7}),
-        Mangle(lambda result: {**result, "records": result["records"][:-1]}),
-        Mangle(lambda result: {**result, "records": [None] * len(result["records"])}),
     ]
-    weights = [1.0] * len(faults)
-    weights[-4] = 0.1  # a redirect opens the circuit as well
-    return chance.choices(faults, weights)[0]
+    if is_json:
+        faults += [
+            Mangle(lambda result: {**result, "failed_record_count": 7}),
+            Mangle(lambda result: {**result, "records": result["records"][:-1]}),
+            Mangle(lambda result: {**result, "records": [None] * len(result["records"])}),
+        ]
+    return chance.choice(faults)
 
 
 # -- the ledger -----------------------------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ def read_stderr(file: Path) -> LastWords:
     return words
 
 
-def read_stored(dis: DISEmulator, is_aggregated: bool) -> Counter[str]:
+def read_stored(dis: DISEmulator, *, is_aggregated: bool) -> Counter[str]:
     """Returns how often DIS holds each identifier."""
     texts = (
         text for record in dis.records(STREAM) for text in (split(record.data) if is_aggregated else [record.data])
@@ -299,9 +303,14 @@ def expected_identifiers(report: dict[str, Any]) -> set[str]:
 
 
 def find_violations(
-    report: dict[str, Any], stored: Counter[str], failed: list[Failed], words: LastWords
+    report: dict[str, Any], stored: Counter[str], failed: list[Failed], words: LastWords, promised_growth: float
 ) -> dict[str, int]:
-    """Returns how many records broke which promise."""
+    """
+    Returns how many records broke which promise.
+
+    Args:
+        promised_growth: of the application's resident size at most, MiB.
+    """
     expected = expected_identifiers(report)
     handed_over = Counter(row.identifier for row in failed)
     definite = {row.identifier for row in failed if not row.outcome_unknown}
@@ -309,15 +318,17 @@ def find_violations(
     totals: Counter[str] = Counter()
     for stats in report["stats"]:
         totals.update({name: count for name, count in stats.items() if isinstance(count, int)})
+    missing = len(expected - stored.keys() - reported)
     return {
         # A record may be in the fallback and on stderr, if the fallback was just taking it when its time was up.
-        "lost": max(0, len(expected - stored.keys() - reported) - words.untold),
+        "lost": max(0, missing - words.untold - totals["dropped"]),
+        "dropped, yet to be found": max(0, totals["dropped"] - missing),
         "invented": len((stored.keys() | reported) - expected),
         "handed over twice": sum(count - 1 for count in (handed_over | words.told).values()),
         "stored although refused": len(definite & stored.keys()),
         "counters apart": abs(totals["emitted"] - totals["delivered"] - totals["failed"] - totals["dropped"]),
         "emitted uncounted": abs(totals["emitted"] + words.without_handler.total() - sum(report["emitted"].values())),
-        "MiB over the memory promise": max(0, round(report["growth"] - PROMISED_GROWTH)),
+        "MiB over the memory promise": max(0, round(report["growth"] - promised_growth)),
     }
 
 
@@ -355,45 +366,61 @@ def print_ledger(
         print(f"{'on stderr':>18}  {line}")
 
 
+def choose_options(chance: random.Random) -> dict[str, Any]:
+    """Returns options of the handler, some of them at random."""
+    return {
+        "flush_interval": 0.1,
+        "request_timeout": 1.0,
+        "delivery_timeout": 6.0,
+        "backoff_initial": 0.02,
+        "backoff_max": 0.5,
+        "block_timeout": 0.5,
+        "aggregate": chance.choice((None, "lines")),
+        "max_in_flight": chance.choice((1, 4, 16)),
+        "max_buffer_bytes": chance.choice((2**18, 2**23)),
+        "overflow": chance.choice(("fallback", "fallback", "drop_newest", "drop_oldest", "block")),
+        "body_format": chance.choice(("json", "protobuf")),
+        "compression": chance.choice((None, None, "zstd", "lz4", "snappy")),
+    }
+
+
 def soak(minutes: float, seed: int) -> int:
     """Runs the soak test and returns the exit status."""
     chance = random.Random(seed)
-    is_aggregated = chance.random() < 0.5
-    max_in_flight = chance.choice((1, 4, 16))
+    options = choose_options(chance)
+    promised_growth = 2.5 * options["max_buffer_bytes"] / 2**20 + 16
     with tempfile.TemporaryDirectory() as folder, DISEmulator(streams={STREAM: 3}, throttle=True) as dis:
         fallback_file, stderr_file = Path(folder) / "failed.log", Path(folder) / "stderr.log"
-        options = {
-            **dis.handler_options(STREAM),
-            "flush_interval": 0.1,
-            "request_timeout": 1.0,
-            "delivery_timeout": 6.0,
-            "backoff_initial": 0.02,
-            "backoff_max": 0.5,
-            "max_buffer_bytes": 8 * 2**20,
-            "max_in_flight": max_in_flight,
-            "aggregate": "lines" if is_aggregated else None,
-        }
-        command = [sys.executable, __file__, "--application", json.dumps([options, str(fallback_file), seed])]
+        application_options = {**dis.handler_options(STREAM), **options}
+        command = [
+            sys.executable,
+            __file__,
+            "--application",
+            json.dumps([application_options, str(fallback_file), seed]),
+        ]
         with (
             stderr_file.open("w") as stderr,
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
             ) as application,
         ):
-            played = disturb_service(dis, chance, time.monotonic() + minutes * 60)
+            played = disturb_service(
+                dis, chance, time.monotonic() + minutes * 60, is_json=options["body_format"] == "json"
+            )
             output, _ = application.communicate("stop\n")
         words = read_stderr(stderr_file)
         if application.returncode:
             print(*words.others, sep="\n", file=sys.stderr)
             return 1
         report = json.loads(output)
-        stored = read_stored(dis, is_aggregated)
+        stored = read_stored(dis, is_aggregated=options["aggregate"] is not None)
         failed = read_fallback(fallback_file)
-        sharing = "several records in one" if is_aggregated else "each record in one of its own"
         print(f"seed {seed}, {minutes:g} minutes, Python {sys.version.split()[0]}")
-        print(f"at most {max_in_flight} requests at once, DIS records: {sharing}")
+        print(", ".join(f"{name} {value}" for name, value in options.items()))
         print_ledger(report, stored, failed, words, played, dis.refused, len(dis.requests))
-    violations = {name: count for name, count in find_violations(report, stored, failed, words).items() if count}
+    violations = {
+        name: count for name, count in find_violations(report, stored, failed, words, promised_growth).items() if count
+    }
     print(f"{'broken promises':>18}  {violations or 'none'}")
     return 1 if violations else 0
 
