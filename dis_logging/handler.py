@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from threading import get_ident
 from typing import Any, NoReturn
 
 from dis_logging import options
@@ -220,7 +220,7 @@ class DISHandler(logging.Handler):
         The standard `handle` holds that lock around formatting, so that threads queue up behind each other; nothing in
         here needs it.
         """
-        ident = get_ident()
+        ident = threading.get_ident()
         if ident in inside:
             return self._handle_nested(record, ident)
         inside[ident] = FORMATTING

@@ -8,6 +8,7 @@ What is searched: texts of exceptions and of all that they were raised from, tra
 import base64
 import copy
 import gc
+import inspect
 import io
 import itertools
 import logging
@@ -393,9 +394,11 @@ def interrupted_after(client: DISClient, calls: int) -> BaseException | None:
     def interrupt(frame: FrameType, event: str, called: object) -> None:
         if called is sys.setprofile:  # below, when the upload is over
             return
-        # Not at a return, which may be that of a generator's end: what is raised there reaches nobody.
+        # Not at a return, nor as a generator goes on, which may be to its end: what is raised there reaches nobody.
+        is_generator = event == "call" and frame.f_code.co_flags & inspect.CO_GENERATOR
         # Not within logging: before Python 3.13 an interrupt there can leave its lock taken for ever, whoever logs.
-        if event.endswith("call") and frame.f_globals["__name__"] != "logging" and next(remaining) == 0:
+        is_logging = frame.f_globals["__name__"] == "logging"
+        if event.endswith("call") and not is_generator and not is_logging and next(remaining) == 0:
             raise KeyboardInterrupt
 
     gc.disable()  # what is raised in a callback of the garbage collector, such as hypothesis has, reaches nobody either

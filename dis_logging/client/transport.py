@@ -15,12 +15,12 @@ import os
 import re
 import socket
 import ssl
-import threading
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,22 +87,19 @@ class Patience(NamedTuple):
 ENDLESS_PATIENCE = Patience(math.inf, lambda: None)
 
 
-class _Attempt(threading.local):
+class _Attempt:
     """
     What the connections below must know of the attempt that uses them.
 
-    An attempt runs in one thread from start to end, so a thread-local carries it past requests and urllib3, which have
-    no place for it.
+    Args:
+        timeout: seconds for all of it.
+        max_reply_bytes: the longest body to take.
+        patience: what to do when the answer is slow to come.
     """
 
-    deadline: float = 0.0
-    max_reply_bytes: int = MAX_REPLY_BYTES
-    patience: Patience = ENDLESS_PATIENCE
-    look_at: float = math.inf
-    sent: bool = False
+    __slots__ = ("deadline", "look_at", "max_reply_bytes", "patience", "sent")
 
-    def begin(self, timeout: float, max_reply_bytes: int, patience: Patience) -> None:
-        """Takes up an attempt; *timeout* in seconds."""
+    def __init__(self, timeout: float, max_reply_bytes: int, patience: Patience) -> None:
         now = time.monotonic()
         self.deadline = now + timeout
         self.max_reply_bytes = max_reply_bytes
@@ -131,7 +128,15 @@ class _Attempt(threading.local):
                 pass
 
 
-_attempt = _Attempt()
+# An attempt runs in one thread from start to end, so this carries it past requests and urllib3, which have no place for it.
+# Unlike a thread-local it also holds for the threads of gevent, whenever that comes in, and for an attempt that a signal
+# handler makes within another.
+_current: ContextVar[_Attempt] = ContextVar("_current")
+_NO_ATTEMPT = _Attempt(0.0, MAX_REPLY_BYTES, ENDLESS_PATIENCE)
+
+
+def _attempt() -> _Attempt:
+    return _current.get(_NO_ATTEMPT)
 
 
 class HTTPTransport:
@@ -183,7 +188,7 @@ class HTTPTransport:
             ProtocolError: what came back is no final HTTP answer.
             ServiceError: a proxy refused to connect (status 407 and its kin).
         """
-        _attempt.begin(timeout, max_reply_bytes, patience)
+        before = _current.set(_Attempt(timeout, max_reply_bytes, patience))
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
         try:
@@ -192,7 +197,7 @@ class HTTPTransport:
             failure = _translate(error)
             _forget_frames(error)
         finally:
-            _attempt.patience = ENDLESS_PATIENCE  # the thread may live on, and it refers to who sends
+            _current.reset(before)
         failure.__context__ = failure.__cause__ = None
         try:
             raise failure
@@ -225,7 +230,7 @@ class HTTPTransport:
             retries=_NO_RETRIES,
             redirect=False,
             assert_same_host=False,
-            timeout=_attempt.remaining(),
+            timeout=_attempt().remaining(),
             preload_content=False,
             decode_content=False,
         )
@@ -337,8 +342,8 @@ def _read_bounded(raw: Any) -> bytes:
     size = 0
     while chunk := raw.read(65536, decode_content=False):
         size += len(chunk)
-        if size > _attempt.max_reply_bytes:
-            raise ProtocolError(f"the answer is longer than {_attempt.max_reply_bytes} bytes")
+        if size > _attempt().max_reply_bytes:
+            raise ProtocolError(f"the answer is longer than {_attempt().max_reply_bytes} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -360,7 +365,7 @@ def _decode(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
         raise ProtocolError(f"the answer has an unknown encoding: {escape(encoding, 40)}", status=status)
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: a gzip or zlib header, whichever is there
     try:
-        decoded = inflater.decompress(body, _attempt.max_reply_bytes)
+        decoded = inflater.decompress(body, _attempt().max_reply_bytes)
     except zlib.error:
         raise ProtocolError(f"the answer is not valid {encoding}", status=status) from None
     if inflater.unconsumed_tail or not inflater.eof:
@@ -380,14 +385,14 @@ def _translate(error: BaseException) -> BaseException:
     # All others are foreign: a TypeError too, for a proxy's URL without a host.
     chain = list(_chain(error))
     refusal = next((match for link in chain if (match := re.search(_TUNNEL_REFUSED, str(link)))), None)
-    if refusal and not _attempt.sent:
+    if refusal and not _attempt().sent:
         return ServiceError(int(refusal["status"]), message="the proxy refused to connect")
     # requests' own errors are OSErrors too, and say less than what they wrap.
     from_system = (link for link in reversed(chain) if isinstance(link, OSError))
     from_system = (link for link in from_system if not isinstance(link, requests.RequestException))
     from_http = next((link for link in chain if isinstance(link, http.client.HTTPException)), chain[-1])
     reason = next(map(_reason, from_system), type(from_http).__name__)
-    if not _attempt.sent:
+    if not _attempt().sent:
         return NotSentError(f"no connection to DIS: {reason}")
     if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in chain):
         return UnknownOutcomeError("DIS did not answer in time", timed_out=True)
@@ -468,7 +473,7 @@ class _DeadlineSocket:
     def gettimeout(self) -> float:
         """Returns what is left of the attempt; a TLS handshake on top of this socket takes it over."""
         # Never 0, which means "do not wait", and no exception, which would leave two sockets with one descriptor.
-        return max(0.001, _attempt.deadline - time.monotonic())
+        return max(0.001, _attempt().deadline - time.monotonic())
 
     def sendall(self, data: Any, *flags: int) -> None:
         if self._held is not None:
@@ -477,7 +482,7 @@ class _DeadlineSocket:
         sent = self._send_at_once(data) if not flags and type(self._sock) is socket.socket else 0
         left = memoryview(data)[sent:]
         while left:
-            left = left[_attempt.wait_patiently(self._sock, lambda left=left: self._sock.send(left, *flags)) :]  # type: ignore[misc]
+            left = left[_attempt().wait_patiently(self._sock, lambda left=left: self._sock.send(left, *flags)) :]  # type: ignore[misc]
 
     def _send_at_once(self, data: Any) -> int:
         """
@@ -494,7 +499,7 @@ class _DeadlineSocket:
         return sent
 
     def recv(self, size: int) -> bytes:
-        data: bytes = _attempt.wait_patiently(self._sock, lambda: self._sock.recv(size))
+        data: bytes = _attempt().wait_patiently(self._sock, lambda: self._sock.recv(size))
         return data
 
     def makefile(self, mode: str = "rb", buffering: int = -1, **_options: Any) -> io.BufferedReader:  # noqa: ARG002
@@ -522,11 +527,11 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count: int = _attempt.wait_patiently(self._sock, lambda: self._sock.recv_into(buffer))
+        count: int = _attempt().wait_patiently(self._sock, lambda: self._sock.recv_into(buffer))
         # Interim answers, trailers and a chunk of -1 bytes know no end in http.client.
         self._size += count
-        if self._size > _attempt.max_reply_bytes + _MAX_FRAME_BYTES:
-            raise ProtocolError(f"the answer is longer than {_attempt.max_reply_bytes} bytes")
+        if self._size > _attempt().max_reply_bytes + _MAX_FRAME_BYTES:
+            raise ProtocolError(f"the answer is longer than {_attempt().max_reply_bytes} bytes")
         return count
 
     def close(self) -> None:
@@ -538,11 +543,11 @@ class _DeadlineReader(io.RawIOBase):
 def _connect(host: str, port: int, options: Any) -> socket.socket:
     """Returns a socket connected to the first address of *host* that answers; all of them share the deadline."""
     failure: OSError | None = None
-    addresses = resolve(host, port, _attempt.remaining())
+    addresses = resolve(host, port, _attempt().remaining())
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         try:
             # A share for each that is left: the first, often of IPv6, may lead nowhere.
-            share = _attempt.remaining() / (len(addresses) - number)
+            share = _attempt().remaining() / (len(addresses) - number)
             return _connect_to(address, socket.socket(family, kind, protocol), options, share)
         except OSError as error:
             failure = error
@@ -573,7 +578,7 @@ class _DeadlineConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
-        _attempt.sent = True
+        _attempt().sent = True
         with _in_one_piece(self.sock):
             super().request(*args, **kwargs)
 
@@ -593,7 +598,7 @@ class _DeadlineHTTPSConnection(HTTPSConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
-        _attempt.sent = True
+        _attempt().sent = True
         with _in_one_piece(self.sock):
             super().request(*args, **kwargs)
 

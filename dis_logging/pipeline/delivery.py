@@ -7,10 +7,11 @@ an error that concerns the whole service closes the gate for all of them.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import RLock
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dis_logging.client.models import PutRecordsResultEntry, Refusals
@@ -186,7 +187,7 @@ class Delivery:
         self._look_at = 0.0  # whether there is anything to do while an answer is slow to come is not looked at before
         self._patience = Patience(max(_SHORTEST_PATIENCE, flush_interval), self._look_meanwhile)
         self._pace = Pace(time.monotonic, cost_among_others if limits.aggregate_bytes else cost_of)
-        self._lock = RLock()
+        self._locks: dict[str, AbstractContextManager[object]] = {}  # one, see `_lock`
         self._batches: list[_Batch] = []  # claimed, and without a verdict for all of their entries
         self._busy_keys: set[str] = set()  # of those batches
         self._orphans: list[list[Entry]] = []  # taken for a batch that an interrupt kept from being made
@@ -202,6 +203,11 @@ class Delivery:
         #: How many flushes are under way, for which everything is due. Raised and lowered by a plain ``+=``, as Ctrl-C upon
         #: a call could leave one too many for good.
         self.demands = 0
+
+    @property
+    def _lock(self) -> AbstractContextManager[object]:
+        # Made when it is first needed, as gevent may have replaced the locks since the handler was made.
+        return self._locks.get("") or self._locks.setdefault("", threading.RLock())
 
     # -- what the threads call --------------------------------------------------------------------------------------
 

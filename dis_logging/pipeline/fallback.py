@@ -180,9 +180,10 @@ class Fallback:
         What the handler would not take by then gets a line on stderr each, as long as that takes no time to speak of, and
         counts as handed over.
         """
+        idle = self._idle = Bell()
         while (self._queue or self._current is not None) and time.monotonic() < deadline:
             if self._worker.is_alive or self._turn:
-                self._idle.wait(min(0.05, deadline - time.monotonic()))
+                idle.wait(min(0.05, deadline - time.monotonic()))
             else:
                 self._step(deadline)
         stuck, untaken = self._current, self._untaken

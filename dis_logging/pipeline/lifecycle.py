@@ -10,11 +10,11 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from threading import get_ident
 from types import FrameType
 from typing import Any, Protocol
 
@@ -206,14 +206,14 @@ def _end_child() -> None:
 
 def _begin_fork() -> None:
     ends = [pipeline.begin_fork() for pipeline in list(_pipelines.values())]
-    _forking.setdefault(get_ident(), []).append(ends)
+    _forking.setdefault(threading.get_ident(), []).append(ends)
 
 
 def _end_fork_in_parent() -> None:
-    for end in _forking[get_ident()].pop():
+    for end in _forking[threading.get_ident()].pop():
         end()
-    if not _forking[get_ident()]:
-        del _forking[get_ident()]
+    if not _forking[threading.get_ident()]:
+        del _forking[threading.get_ident()]
 
 
 def _reset_in_child() -> None:

@@ -6,10 +6,10 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from threading import get_ident
 from typing import NamedTuple, Protocol
 
 from dis_logging.pipeline import lifecycle, reentry
@@ -310,7 +310,7 @@ class Pipeline:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
         if self._fallback.is_current_thread or any(sender.is_current_thread for sender in self._senders):
             return True
-        state = reentry.inside.get(get_ident())
+        state = reentry.inside.get(threading.get_ident())
         return state is not None and id(self._fallback) in state.trail
 
     def _help(self, deadline: float) -> bool:
@@ -374,7 +374,7 @@ class Pipeline:
             self._closer = None
 
     def _wait_for_closer(self, deadline: float) -> None:
-        if self._closer == get_ident() or self._would_wait_for_itself():
+        if self._closer == threading.get_ident() or self._would_wait_for_itself():
             return
         with self.ledger.bell() as bell:
             # Not once all have their verdicts: it may need logging's module lock, which dictConfig holds around this.
@@ -383,7 +383,7 @@ class Pipeline:
 
     def _finish_latest(self, deadline: float) -> None:
         """Takes no more, and sees to what other threads emitted since the flush: reported in flight, it would be doubled."""
-        self._closer = get_ident()
+        self._closer = threading.get_ident()
         self._closed = True
         self._buffer.wake_always()
         epochs = self.ledger.next_epoch()

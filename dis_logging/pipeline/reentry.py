@@ -8,8 +8,8 @@ application's records and must not be lost, so a record is refused only if its l
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from threading import get_ident
 from typing import NamedTuple, TypeVar
 
 _Result = TypeVar("_Result")
@@ -41,7 +41,8 @@ class Inside(NamedTuple):
 
 FORMATTING = Inside(1, (), False)
 
-# By thread id. Single dict operations are atomic, and each thread changes its own key only.
+# By thread id. Single dict operations are atomic, and each thread changes its own key only. The id is asked of `threading`
+# each time, as gevent may put that of its own threads there after this package was imported.
 inside: dict[int, Inside] = {}
 
 
@@ -51,7 +52,7 @@ def run_delivering(action: Callable[[], _Result], fallback_of: int | None = None
 
     Not a context manager: Ctrl-C as one is left would leave the mark on the thread. What removes it here makes no call.
     """
-    ident = get_ident()
+    ident = threading.get_ident()
     before = inside.get(ident)
     state = before or Inside(0, (), True)
     state = Inside(state.depth, state.trail if fallback_of is None else (*state.trail, fallback_of), True)
@@ -67,13 +68,13 @@ def run_delivering(action: Callable[[], _Result], fallback_of: int | None = None
 
 def is_delivering() -> bool:
     """Returns whether the calling thread is sending a batch or running a fallback."""
-    state = inside.get(get_ident())
+    state = inside.get(threading.get_ident())
     return state is not None and state.delivering
 
 
 def forget_other_threads() -> None:
     """After a fork only the calling thread exists; the ids of the others may be given out again."""
-    state = inside.get(get_ident())
+    state = inside.get(threading.get_ident())
     inside.clear()
     if state is not None:
-        inside[get_ident()] = state
+        inside[threading.get_ident()] = state

@@ -83,6 +83,9 @@ class Worker:
             if self._starting.setdefault("by", me) is not me:
                 return
             if not self.is_alive:
+                # Not that of another thread before: since then gevent may have replaced the locks, and to wait for one of the
+                # old kind would stop the whole process.
+                self._bell = Bell()
                 # Known before it starts: a signal handler may raise while start waits for it.
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()

@@ -6,6 +6,7 @@ The errors differ in what the caller may conclude: nothing was sent, or nobody k
 
 import gzip
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -687,6 +688,28 @@ def test_a_compressed_bomb_of_300_mebibytes_takes_less_than_100_of_memory(conten
     message, growth = program.stdout.splitlines()
     assert "too long" in message
     assert int(growth) < 100
+
+
+# -- attempts within one another ------------------------------------------------------------------------------------
+
+
+def test_an_attempt_of_a_signal_handler_leaves_the_one_it_interrupts_its_deadline(connect: Connect) -> None:
+    results = []
+    with RawServer(lambda peer: peer.hold()) as silent, RawServer(acknowledge) as other:
+        patient = connect(other, request_timeout=60)
+        before = signal.signal(
+            signal.SIGALRM, lambda *_: results.append(patient.put_records("app-logs", [ENTRY]).failed_record_count)
+        )
+        try:
+            signal.setitimer(signal.ITIMER_REAL, SHORT / 3)
+            error = timed_failure_of(connect(silent, request_timeout=SHORT))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    assert results == [0]
+    assert isinstance(error, UnknownOutcomeError)
+    assert error.timed_out
 
 
 # -- redirects ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dis_logging import DISHandler
+from dis_logging.bell import Bell
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import RefuseEntries
 from dis_logging.pipeline.worker import Worker
@@ -312,16 +313,16 @@ def test_a_wake_in_the_moment_of_its_end_is_not_lost(monkeypatch: pytest.MonkeyP
             again.set()
 
     worker = Worker("test-worker", step, max_idle=0.01)
-    wait = worker._bell.wait
+    wait = Bell.wait
 
-    def wait_and_be_woken_too_late(timeout: float | None) -> bool:
-        was_rung = wait(timeout)
+    def wait_and_be_woken_too_late(bell: Bell, timeout: float | None) -> bool:
+        was_rung = wait(bell, timeout)
         if not was_rung and not too_late.is_set():
             too_late.set()
             worker.wake()
         return was_rung
 
-    monkeypatch.setattr(worker._bell, "wait", wait_and_be_woken_too_late)
+    monkeypatch.setattr(Bell, "wait", wait_and_be_woken_too_late)
 
     worker.wake()
 

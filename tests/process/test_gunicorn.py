@@ -14,7 +14,8 @@ import pytest
 from tests.process.programs import Program, Programs, numbered
 
 APPLICATION = """
-    import logging, os
+    import logging, os, warnings
+    warnings.filterwarnings("ignore", "Monkey-patching")  # gevent's, of --preload
     from application import make_logger
     logger = make_logger("web")
     logger.info("imported by %d", os.getpid())
@@ -27,11 +28,14 @@ APPLICATION = """
 REQUESTS = 40
 
 
+@pytest.mark.parametrize("kind", ["sync", "gevent"])
 @pytest.mark.parametrize("options", [[], ["--preload"]], ids=["imported-by-each-worker", "preload"])
-def test_what_the_workers_of_gunicorn_log_arrives_once(programs: Programs, options: list[str]) -> None:
+def test_what_the_workers_of_gunicorn_log_arrives_once(programs: Programs, options: list[str], kind: str) -> None:
+    if kind != "sync":
+        pytest.importorskip(kind, reason="has no wheel for this platform")
     programs.write("web.py", APPLICATION)
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
-        server = _serve(programs, listener, options)
+        server = _serve(programs, listener, [*options, f"--worker-class={kind}"])
         workers = {_get(listener.getsockname()[1], f"/?{number}") for number in range(REQUESTS)}
         server.signal(signal.SIGTERM)
         ended = server.wait()
