@@ -416,9 +416,9 @@ def interrupted_after(client: DISClient, calls: int) -> BaseException | None:
 @pytest.mark.parametrize("secret", ["security token", "auth token"])
 @pytest.mark.parametrize("state", ["not connected", "connected"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # urllib3 forgets to close a connection here and there
-# http.client cannot close an answer whose constructor was interrupted, and Python 3.13 tells when it is collected.
+# The standard library cannot close what was interrupted while it was made, and Python 3.13 tells when it is collected.
 @pytest.mark.filterwarnings(
-    r"ignore:Exception ignored in. <http\.client\.HTTPResponse:pytest.PytestUnraisableExceptionWarning"
+    r"ignore:Exception ignored in. <(http\.client\.HTTPResponse|socket\.SocketIO):pytest.PytestUnraisableExceptionWarning"
 )
 def test_an_interrupt_anywhere_within_an_attempt_shows_no_secret(
     close_later: ExitStack, secret: str, state: str

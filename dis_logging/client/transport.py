@@ -518,6 +518,8 @@ class _DeadlineSocket:
 class _DeadlineReader(io.RawIOBase):
     """Reads one answer from a socket; each read gets what is left of the attempt's time."""
 
+    _raw: Any = None  # whose making Ctrl-C may end
+
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self._size = 0
@@ -535,7 +537,7 @@ class _DeadlineReader(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._raw is not None:
             self._raw.close()
         super().close()
 
