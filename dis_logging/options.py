@@ -44,7 +44,10 @@ def hide_arguments(constructor: Callable[Parameters, None]) -> Callable[Paramete
             failure = error.with_traceback(None) if unknown is None else _unknown_option(unknown, known)
         del args, kwargs
         failure.__context__ = failure.__cause__ = None
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # else its traceback and this frame would keep each other alive, and all that calls this one
 
     return construct
 

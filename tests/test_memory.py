@@ -1,15 +1,18 @@
 """What records and requests cost in memory: within the promise when the service is down, and nothing for what is over."""
 
+import gc
 import json
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
+from dis_logging import ConfigurationError, DISHandler
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import (
     Drip,
@@ -192,9 +195,10 @@ def test_an_attempt_with_a_certificate_that_nobody_trusts_leaves_no_body_behind(
         (RefuseEntries("DIS.5250"), {}),
         (RefuseEntries("DIS.5250"), {"aggregate": "lines"}),
         (Reply(body=b"{}"), {}),
+        (Reply(body=b"\xff" * 100, headers={"Content-Type": "application/x-protobuf"}), {}),
         (Hang(), {}),
     ],
-    ids=["refused", "refused one by one", "refused one by one, aggregated", "nonsense", "hanging"],
+    ids=["refused", "refused one by one", "refused one by one, aggregated", "nonsense", "protobuf nonsense", "hanging"],
 )
 def test_records_that_wait_for_their_retry_take_no_more_for_each_attempt(
     dis: DISEmulator, fault: Fault, options: dict[str, Any]
@@ -228,3 +232,20 @@ def test_records_that_wait_for_their_retry_take_no_more_for_each_attempt(
     assert buffered == 4
     # The records are 1 MiB, and the bodies of one request that has all of them take less than four times that.
     assert growth < 6 * MIB
+
+
+def test_a_refused_option_does_not_keep_alive_what_its_caller_holds(dis: DISEmulator) -> None:
+    class Payload:
+        pass
+
+    def configure() -> "weakref.ref[Payload]":
+        payload = Payload()
+        with pytest.raises(ConfigurationError):
+            DISHandler(**{**dis.handler_options(STREAM), "max_batch_records": 0})
+        return weakref.ref(payload)
+
+    gc.disable()
+    try:
+        assert configure()() is None
+    finally:
+        gc.enable()

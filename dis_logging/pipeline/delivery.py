@@ -497,7 +497,9 @@ class Delivery:
             run_delivering(lambda: self._request(attempt, records, timeout))
             self._ledger.count_answer(time.monotonic() - batch.sent_at)
         except DeliveryError as failure:
-            # It waits with the batch for the next attempt; the frames it came through hold this one's body.
+            # It waits with the batch for the next attempt; the frames that it, and what it was raised for, came through hold
+            # this one's body.
+            failure.__context__ = failure.__cause__ = None
             attempt.error = failure.with_traceback(None)
         except Exception as failure:  # a defect must cost a retry, not a batch
             if not attempt.is_answered:
