@@ -300,11 +300,13 @@ class DISHandler(logging.Handler):
         if name.__class__ is not str or levelno.__class__ is not int:
             # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
             name, levelno = _text_of(name), _level_of(levelno)
+        pipeline = self._pipeline
+        if attributes.get("process") != pipeline.pid:  # perhaps only the record is of another process
+            pipeline.notice_fork()
         if "dis_trail" in attributes:
             passed = attributes["dis_trail"]
             trail += passed if isinstance(passed, tuple) else ()
         key, routing = (name, None) if self._by_name or plain else self._place(record, name)
-        pipeline = self._pipeline
         entry: Entry = (
             data,
             key,

@@ -86,7 +86,6 @@ class Buffer:
         self._wake_entries = 0
         self._wake_bytes = 0
         self._wake_always = False
-        self._forks = 0
         # There is room below these counters for certain: what `_fits` last found, and never too much.
         self._room_entries = 0
         self._room_bytes = 0
@@ -127,7 +126,7 @@ class Buffer:
 
     def wake_at(self, entries: int, size: int) -> None:
         """Asks to be woken once so many entries, or payload bytes, are in the queue."""
-        if not self._wake_always and not self._forks:
+        if not self._wake_always:
             self._wake_entries = self._ledger.entries_taken + entries
             self._wake_bytes = self._ledger.bytes_taken + size
 
@@ -138,7 +137,7 @@ class Buffer:
         Returns whether one is: whoever makes it will look again and say what it waits for.
         """
         ledger = self._ledger
-        if self._wake_always or self._forks:
+        if self._wake_always:
             return False
         self._wake_entries = ledger.entries_in + entries
         self._wake_bytes = ledger.bytes_in + size
@@ -151,22 +150,13 @@ class Buffer:
 
     def wake_never(self) -> None:
         """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
-        if not self._wake_always and not self._forks:
+        if not self._wake_always:
             self._wake_entries = self._wake_bytes = _NEVER
 
     def wake_always(self) -> None:
         """Asks to be woken by every entry from now on, whatever a sender that is about to end may still ask for."""
         self._wake_always = True
         self._wake_entries = self._wake_bytes = 0
-
-    def begin_fork(self) -> None:
-        """Makes every entry wake, so that the first one in the child is noticed, until `end_fork` is called as often."""
-        self._forks += 1
-        self._wake_entries = self._wake_bytes = 0
-
-    def end_fork(self) -> None:
-        """Ends a `begin_fork` in the parent; the next entry still wakes a sender, which then says what it waits for."""
-        self._forks -= 1
 
     def waiting(self) -> tuple[int, int]:
         """Returns how many entries, and payload bytes, are in the queue."""

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from dis_logging.pipeline import reentry
 
 _SHUTDOWN = logging.shutdown.__code__
+_STARTING_OVER = 1.0  # what it takes to start over in a child, seconds, generously
 
 
 class Closable(Protocol):
@@ -40,9 +41,6 @@ class Closable(Protocol):
 
     def close(self, deadline: float) -> None:
         """Settles, and takes each later record in the thread that emits it."""
-
-    def begin_fork(self) -> Callable[[], None]:
-        """Prepares for a fork; returns what the parent calls after it."""
 
     def reset_after_fork(self) -> None:
         """Starts over in a child process."""
@@ -87,8 +85,8 @@ budget = ClosingBudget()
 _pipelines: dict[int, Closable] = {}
 # A fork may come between a first record and `register`, so it looks at all of them.
 _known: weakref.WeakSet[Closable] = weakref.WeakSet()
-# By the thread that forks, and for each of its forks, which may begin within one another: what it calls afterwards.
-_forking: dict[int, list[list[Callable[[], None]]]] = {}
+_pid = os.getpid()  # for which everything is set up
+_starting_over: dict[int, int] = {}  # by process, the thread that sees to it
 _exiting_pid = 0
 _child_pid = 0
 
@@ -139,6 +137,7 @@ def is_logging_shutting_down() -> bool:
 
 def _settle_all() -> None:
     global _exiting_pid
+    notice_fork()
     _exiting_pid = os.getpid()
     pipelines = list(_pipelines.values())
     if not pipelines:
@@ -204,29 +203,38 @@ def _end_child() -> None:
         pipeline.close(time.monotonic())
 
 
-def _begin_fork() -> None:
-    ends = [pipeline.begin_fork() for pipeline in list(_pipelines.values())]
-    _forking.setdefault(threading.get_ident(), []).append(ends)
+def notice_fork() -> None:
+    """
+    Starts over if this is a child that does not know it yet.
+
+    A fork hook that was registered before ours may log, and uWSGI forks without calling any hooks. For a record, what made
+    it has just asked for the process, so that looking costs nothing.
+    """
+    pid = os.getpid()
+    if _pid == pid:
+        return
+    me = threading.get_ident()
+    if _starting_over.setdefault(pid, me) == me:
+        _start_over()
+        return
+    deadline = time.monotonic() + _STARTING_OVER
+    while _pid != pid and time.monotonic() < deadline:  # another thread is about it
+        time.sleep(0.001)
 
 
-def _end_fork_in_parent() -> None:
-    for end in _forking[threading.get_ident()].pop():
-        end()
-    if not _forking[threading.get_ident()]:
-        del _forking[threading.get_ident()]
-
-
-def _reset_in_child() -> None:
-    _forking.clear()
+def _start_over() -> None:
+    global _pid
     reentry.forget_other_threads()
     budget.restart()
     _pipelines.clear()
     for pipeline in list(_known):
         pipeline.reset_after_fork()
+    _pid = os.getpid()
+    _starting_over.clear()
 
 
 # Registered after logging's own exit function, hence run before it: while fallbacks are still open, and for all handlers
 # together.
 atexit.register(_settle_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork_in_parent, after_in_child=_reset_in_child)
+    os.register_at_fork(after_in_child=_start_over)

@@ -16,7 +16,7 @@ from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.delivery import Delivery, Sender
-from dis_logging.pipeline.entry import EPOCH, Entry, Failure, FailureReason, Verdict
+from dis_logging.pipeline.entry import Entry, Failure, FailureReason, Verdict
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
 from dis_logging.pipeline.health import Health
 from dis_logging.pipeline.retry import RetryPolicy
@@ -108,7 +108,6 @@ class Pipeline:
 
     def _set_up(self) -> None:
         options = self._options
-        self._pid = os.getpid()
         #: Where a new entry gets its epoch; a plain attribute, as every logging call reads it.
         self.ledger = Ledger(options.on_verdict)
         self._health = Health(options.stream_name, self.ledger)
@@ -154,6 +153,13 @@ class Pipeline:
             max_in_flight=options.max_in_flight,
             more=self._wake_another_sender,
         )
+        #: The process it is set up for; last, as another thread may look.
+        self.pid = os.getpid()
+
+    def notice_fork(self) -> None:
+        """Starts over if this is another process by now."""
+        if self.pid != os.getpid():
+            lifecycle.notice_fork()
 
     # -- entries in -------------------------------------------------------------------------------------------------
 
@@ -164,6 +170,7 @@ class Pipeline:
 
     def stats(self) -> HandlerStats:
         """Returns the counters at this moment."""
+        self.notice_fork()
         return self.ledger.snapshot(self._buffer.oldest_age())
 
     @property
@@ -185,9 +192,7 @@ class Pipeline:
         )
 
     def _wake(self) -> None:
-        if self._pid != os.getpid():
-            self._start_over_in_hook()
-        elif self._closed:
+        if self._closed:
             self._take_late_entries()
         else:
             self._start_up()
@@ -205,12 +210,6 @@ class Pipeline:
             if sender.is_free:
                 sender.wake()
                 return
-
-    def _start_over_in_hook(self) -> None:
-        """In a child, before `reset_after_fork`: a fork hook that was registered before this package's has logged."""
-        latest = self._buffer.queue.pop()
-        self.reset_after_fork()
-        self.put((*latest[:EPOCH], self.ledger.epoch, *latest[EPOCH + 1 :]))
 
     def _start_up(self) -> None:
         if not self._started:
@@ -260,6 +259,7 @@ class Pipeline:
         Args:
             is_end: what is left will be given up by *deadline*, so leave the fallback the time to take it.
         """
+        self.notice_fork()
         if self._would_wait_for_itself():
             return False
         return self._finish(self.ledger.next_epoch(), deadline, self._wake, is_end=is_end)
@@ -352,6 +352,7 @@ class Pipeline:
         Called again it waits for the thread that closes, unless that waits for the calling one, and then takes what has come
         since.
         """
+        self.notice_fork()
         if self._closed:
             self._wait_for_closer(deadline)
             if self._closer is None:
@@ -444,14 +445,9 @@ class Pipeline:
             self._fallback.stop()
             raise
 
-    def begin_fork(self) -> Callable[[], None]:
-        """Makes the next entry of a child be noticed as such; returns what ends that in the parent."""
-        self._buffer.begin_fork()
-        return self._buffer.end_fork
-
     def reset_after_fork(self) -> None:
         """Starts over in a child process: nothing buffered, nothing counted, no thread, its own locks."""
-        if self._pid == os.getpid():
+        if self.pid == os.getpid():
             if self._started:
                 lifecycle.register(self)
             return

@@ -1,5 +1,6 @@
 """A forked child starts empty and on its own: it delivers what it logs, once, and nothing of its parent's."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -197,4 +198,102 @@ def test_a_fork_hook_registered_before_ours_may_log_and_sends_nothing_of_the_par
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("parent", 4) + numbered("hook", 4)
+    assert not ended.reported
+
+
+# As uWSGI forks: C's function, which calls none of the hooks by which Python and its modules learn of it. They differ between
+# operating systems in what else they leave a child with, so this is tried where uWSGI runs most.
+UNANNOUNCED = """
+    import ctypes, logging, os, sys, threading
+    from application import make_handler, make_logger
+    def fork():
+        return ctypes.PyDLL(None).fork()
+    def wait_for(child):
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    logger = make_logger("app", handler := make_handler())
+    """
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="C's fork is not safe everywhere")
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "os._exit(not handler.flush(20))",
+        "handler.close(); os._exit(0)",
+        "logging.shutdown(); os._exit(0)",
+        "sys.exit()",
+    ],
+    ids=["flush", "close", "shutdown", "exit"],
+)
+@pytest.mark.parametrize("process", ["", "logging.logProcesses = False"], ids=["", "without-process"])
+def test_a_child_that_nobody_told_of_its_fork_delivers_its_own_and_nothing_else(
+    programs: Programs, ending: str, process: str
+) -> None:
+    program = f"""
+    {process}
+    logger.info("parent 0")
+    logger.info("parent 1")
+    child = fork()
+    if not child:
+        for number in range(3):
+            logger.info("child %d", number)
+        {ending}
+    wait_for(child)
+    """
+    ended = programs.run(UNANNOUNCED + program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 2) + numbered("child", 3)
+    assert not ended.reported
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "os._exit(not handler.flush(20) or handler.stats().emitted)",
+        "handler.close(); os._exit(handler.stats().emitted)",
+        "sys.exit()",
+    ],
+    ids=["flush", "close", "exit"],
+)
+def test_a_child_that_nobody_told_of_its_fork_sends_nothing_of_its_parents(programs: Programs, ending: str) -> None:
+    program = f"""
+    logger.info("parent 0")
+    child = fork()
+    if not child:
+        {ending}
+    wait_for(child)
+    """
+    ended = programs.run(UNANNOUNCED + program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 1)
+    assert not ended.reported
+
+
+@on_linux
+def test_the_threads_of_a_child_that_nobody_told_of_its_fork_may_log_at_once(programs: Programs) -> None:
+    program = """
+    logger.info("parent 0")
+    for fork_number in range(10):
+        child = fork()
+        if not child:
+            barrier = threading.Barrier(8)
+            def log(thread):
+                barrier.wait()
+                logger.info("child %d", fork_number * 8 + thread)
+            threads = [threading.Thread(target=log, args=(thread,)) for thread in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            os._exit(not handler.flush(20))
+        wait_for(child)
+    """
+    ended = programs.run(UNANNOUNCED + program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 1) + numbered("child", 80)
     assert not ended.reported
