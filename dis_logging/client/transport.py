@@ -265,6 +265,7 @@ class HTTPTransport:
             if ways is not None:
                 # The parent's connections are shared with it: closing or collecting them here could wait for a lock
                 # that a thread of the parent held at the fork.
+                ways.leave_to_parent()
                 _inherited_ways.append(ways)
             self._ways = ways = _Ways(self._verify, self._proxies)
             self._pid = os.getpid()
@@ -313,6 +314,14 @@ class _Ways:
     def close(self) -> None:
         """Closes the idle connections."""
         self._adapter.close()
+
+    def leave_to_parent(self) -> None:
+        """Gives back the descriptors of the idle connections, in a child; says nothing to the other side, takes no lock."""
+        for pool, _ in self._pools.values():
+            idle = pool.pool
+            for connection in idle if isinstance(idle, _IdleConnections) else ():
+                if isinstance(connection, HTTPConnection) and isinstance(connection.sock, _DeadlineSocket):
+                    connection.sock.give_back()
 
 
 _NO_RETRIES = urllib3.Retry(False)
@@ -466,6 +475,11 @@ class _DeadlineSocket:
             self.sendall(b"".join(held))
         finally:
             self._held = None
+
+    def give_back(self) -> None:
+        """Closes the descriptor and nothing else: the connection goes on if another process has it too."""
+        if isinstance(self._sock, socket.socket):  # not TLS within TLS, which has none of its own
+            os.close(self._sock.detach())
 
     def settimeout(self, timeout: float | None) -> None:
         """Ignores urllib3's timeouts for single operations: the deadline rules."""
@@ -629,6 +643,9 @@ class _IdleConnections:
 
     def qsize(self) -> int:
         return len(self._connections)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tuple(self._connections))
 
 
 class _DeadlinePool(HTTPConnectionPool):

@@ -89,6 +89,7 @@ _pid = os.getpid()  # for which everything is set up
 _starting_over: dict[int, int] = {}  # by process, the thread that sees to it
 _exiting_pid = 0
 _child_pid = 0
+_called_after_fork: set[str] = set()  # by these, in children and their children
 
 
 def know(pipeline: Closable) -> None:
@@ -170,7 +171,9 @@ def _flush_when_child_ends() -> None:
         if getattr(process.current_process(), "_parent_pid", None) is not None:
             _end_with(util, process)
         # A child that logs in a fork hook does not know yet that it is one, and will clear its finalizers.
-        util.register_after_fork(budget, lambda _, util=util, process=process: _end_with(util, process))
+        if name not in _called_after_fork:
+            _called_after_fork.add(name)
+            util.register_after_fork(budget, lambda _, util=util, process=process: _end_with(util, process))
 
 
 def _end_with(util: Any, process: Any) -> None:

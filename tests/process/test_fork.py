@@ -2,12 +2,16 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import trustme
 
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Hang
+from tests.certificates import bundle, server_context
 from tests.process.programs import Programs, numbered
+from tests.raw_server import RawServer, acknowledge
 
 WAIT_FOR = """
     def wait_for(children):
@@ -199,6 +203,33 @@ def test_a_fork_hook_registered_before_ours_may_log_and_sends_nothing_of_the_par
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("parent", 4) + numbered("hook", 4)
     assert not ended.reported
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_generations_of_children_do_not_pile_up_descriptors(programs: Programs, secure: bool, tmp_path: Path) -> None:
+    """Each has a connection when it forks, and the next one opens its own."""
+    authority = trustme.CA()
+    program = """
+    import os, sys
+    from application import make_handler, make_logger
+    where = {"endpoint": sys.argv[1], "verify": sys.argv[2] or True}
+    logger = make_logger("app", handler := make_handler(**where))
+    for generation in range(5):
+        logger.info("record")
+        assert handler.flush(20)
+        print(len(os.listdir("/proc/self/fd")), flush=True)
+        if child := os.fork():
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(0)
+    """
+    with RawServer(acknowledge, tls=server_context(authority) if secure else None) as server:
+        ended = programs.start(program, server.endpoint, bundle(authority, tmp_path) if secure else "").wait()
+
+    counts = ended.output.split()
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert len(counts) == 5
+    assert len(set(counts)) == 1
 
 
 # As uWSGI forks: C's function, which calls none of the hooks by which Python and its modules learn of it. They differ between

@@ -191,3 +191,30 @@ def test_a_record_from_a_fork_hook_does_not_cost_the_child_its_end(programs: Pro
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == Counter(["forked", "worked"])
+
+
+def test_children_of_children_do_not_pile_up_what_is_to_be_done_at_their_end(programs: Programs) -> None:
+    ended = programs.run(
+        """
+        import multiprocessing
+        from multiprocessing import util
+        from application import make_logger
+        logger = make_logger("app")
+        fork = multiprocessing.get_context("fork")
+        def live(generation):
+            logger.info("record %d", generation)
+            print(len(util._finalizer_registry), flush=True)
+            if generation < 4:
+                child = fork.Process(target=live, args=(generation + 1,))
+                child.start()
+                child.join()
+        if __name__ == "__main__":
+            live(0)
+        """,
+        flush_interval=60,
+    )
+
+    _parent, child, *others = ended.output.split()
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert others == [child] * 3
+    assert ended.delivered == numbered("record", 5)
