@@ -199,6 +199,8 @@ class DISHandler(logging.Handler):
             shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
             policy=_check_policy(backoff_initial, backoff_max, delivery_timeout),
             max_in_flight=options.count("max_in_flight", max_in_flight, high=64, unit="requests"),
+            has_own_keys=self._partition_key is not None,
+            has_routing=self._explicit_hash_key is not None or self._partition_id is not None,
             is_quiet=fallback is None and overflow_policy.drops,
             on_verdict=_check_callback("on_verdict", on_verdict),
         )

@@ -60,16 +60,18 @@ routing_of = itemgetter(ROUTING)
 epoch_of = itemgetter(EPOCH)
 
 
-#: Of a longer key the buffer counts the bytes as well, as each entry may have one of its own.
+#: Of a longer key, or one that is not ASCII, the buffer counts the bytes as well, as each entry may have one of its own.
 MAX_FREE_KEY: Final = 64
 
 
 def key_bytes(entry: Entry) -> int:
     """Returns how many bytes the buffer counts for the key of *entry*; none for the name of a logger, which is shared."""
     key = entry[KEY]
-    if len(key) <= MAX_FREE_KEY or key is entry[NAME]:
+    if key is entry[NAME]:
         return 0
-    return len(key) if key.isascii() else 4 * len(key)
+    if key.isascii():
+        return len(key) if len(key) > MAX_FREE_KEY else 0
+    return 4 * len(key)
 
 
 def place_of(entry: Entry) -> str | tuple[str, Routing]:

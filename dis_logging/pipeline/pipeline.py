@@ -27,8 +27,11 @@ from dis_logging.pipeline.worker import Worker
 # flushing thread holds logging's module lock (dictConfig) and the HTTP library's loggers have cold level caches.
 _PATIENCE = 0.05
 _RETIREMENT_POLL = 0.5
-# An entry takes about so much beside its payload and a long key, and may take it from this much beside the buffer's bytes.
-_ENTRY_BYTES = 256
+# An entry, and the failure it may become, takes about so much beside its payload; more with a key of its own that is not
+# counted by its length, and with a routing. It may take that from so much beside the buffer's bytes.
+_ENTRY_BYTES = 360
+_KEY_BYTES = 160
+_ROUTING_BYTES = 280
 _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.
 _SENDER_IDLE = 1.0
@@ -76,6 +79,8 @@ class PipelineOptions(NamedTuple):
     shutdown_timeout: float
     policy: RetryPolicy
     max_in_flight: int
+    has_own_keys: bool
+    has_routing: bool
     is_quiet: bool
     on_verdict: Callable[[Verdict], object] | None
 
@@ -121,7 +126,7 @@ class Pipeline:
             self.ledger,
             # Short records take more memory than their payload says; this keeps them within what is promised.
             max_records=min(
-                options.max_buffer_records, (options.max_buffer_bytes * 5 // 2 + _SPARE_BYTES) // _ENTRY_BYTES
+                options.max_buffer_records, (options.max_buffer_bytes * 5 // 2 + _SPARE_BYTES) // _entry_bytes(options)
             ),
             max_bytes=options.max_buffer_bytes,
             policy=options.overflow,
@@ -454,6 +459,10 @@ class Pipeline:
         for worker in self._senders:
             worker.reset_after_fork()
         self._set_up()
+
+
+def _entry_bytes(options: PipelineOptions) -> int:
+    return _ENTRY_BYTES + _KEY_BYTES * options.has_own_keys + _ROUTING_BYTES * options.has_routing
 
 
 def _late_failure(entry: Entry) -> Failure:
