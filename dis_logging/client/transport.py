@@ -461,6 +461,7 @@ class _DeadlineSocket:
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self._held: list[Any] | None = None
+        self._identity = _identity_of(sock)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -478,8 +479,13 @@ class _DeadlineSocket:
 
     def give_back(self) -> None:
         """Closes the descriptor and nothing else: the connection goes on if another process has it too."""
-        if isinstance(self._sock, socket.socket):  # not TLS within TLS, which has none of its own
-            os.close(self._sock.detach())
+        identity = _identity_of(self._sock)
+        if identity is None:
+            return
+        descriptor = self._sock.detach()
+        # A daemon closes all that it inherits, and may have opened something of its own under the same number.
+        if identity == self._identity:
+            os.close(descriptor)
 
     def settimeout(self, timeout: float | None) -> None:
         """Ignores urllib3's timeouts for single operations: the deadline rules."""
@@ -527,6 +533,17 @@ class _DeadlineSocket:
     @_io_refs.setter
     def _io_refs(self, count: int) -> None:
         self._sock._io_refs = count  # noqa: SLF001
+
+
+def _identity_of(sock: Any) -> tuple[int, int] | None:
+    """Returns what tells the socket behind a descriptor from others; None where there is none, as with TLS within TLS."""
+    if not isinstance(sock, socket.socket):
+        return None
+    try:
+        status = os.fstat(sock.fileno())
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class _DeadlineReader(io.RawIOBase):

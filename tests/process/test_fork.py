@@ -232,6 +232,35 @@ def test_generations_of_children_do_not_pile_up_descriptors(programs: Programs, 
     assert len(set(counts)) == 1
 
 
+def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_since(programs: Programs) -> None:
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import os
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    logger.info("parent 0")
+    assert handler.flush(20)
+    child = os.fork()
+    if not child:
+        os.closerange(3, 1000)
+        opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+        logger.info("child 0")
+        assert handler.flush(20)
+        for descriptor in opened:
+            assert os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+        os._exit(0)
+    wait_for([child])
+    logger.info("parent 1")
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 2) + numbered("child", 1)
+    assert not ended.reported
+
+
 # As uWSGI forks: C's function, which calls none of the hooks by which Python and its modules learn of it. They differ between
 # operating systems in what else they leave a child with, so this is tried where uWSGI runs most.
 UNANNOUNCED = """
