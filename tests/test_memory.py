@@ -28,16 +28,10 @@ from dis_logging.emulator.faults import (
 )
 from tests.certificates import bundle, server_context
 from tests.conftest import STREAM
+from tests.peak import PEAK
 from tests.raw_server import Peer, RawServer, Script, no_server
 
 MIB = 1024 * 1024
-PEAK = """
-        import re
-        def peak():
-            # Not ru_maxrss, which starts with what the parent had, even after an exec.
-            with open("/proc/self/status") as status:
-                return int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read())[1]) / 2**10
-        """
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
@@ -94,13 +88,12 @@ def test_memory_stays_within_its_bound_while_the_service_is_down(
         before = peak()
         for number in range(count):
             logger.warning("%*d", size, number % 10)
-        print(json.dumps([peak() - before, handler.stats().emitted, handler.stats().buffered]))
+        print(json.dumps([(peak() - before) / 2**20, handler.stats().emitted, handler.stats().buffered]))
         """
-    growth, emitted, buffered = run(PEAK + program, options, size, count)
+    growth, emitted, buffered = run(PEAK + textwrap.dedent(program), options, size, count)
     assert emitted == count + 1
-    assert (
-        buffered >= least - 1
-    )  # the buffer is really full: of bytes, or of what it takes to hold so many short records
+    # The buffer is really full: of bytes, or of what it takes to hold so many short records.
+    assert buffered >= least - 1
     assert growth <= 2.5 * buffer_mib + 16
 
 
@@ -124,10 +117,10 @@ def test_memory_stays_within_its_bound_while_the_fallback_hangs(dis: DISEmulator
         for number in range(150_000):
             logger.warning("%8d", number % 10)
         handler.flush(3)
-        print(json.dumps([peak() - before, handler.stats().buffered]), flush=True)
+        print(json.dumps([(peak() - before) / 2**20, handler.stats().buffered]), flush=True)
         os._exit(0)
         """
-    growth, buffered = run(PEAK + program, dis.handler_options(STREAM))
+    growth, buffered = run(PEAK + textwrap.dedent(program), dis.handler_options(STREAM))
 
     assert buffered >= 18 * MIB // 360 - 1
     assert growth <= 2.5 * 4 + 16

@@ -1,7 +1,6 @@
 """A full buffer: who gives way, exact counters, the bound on every caller's wait."""
 
 import logging
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -15,7 +14,6 @@ from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Hang, RefuseEntries
 from tests.conftest import STREAM, RememberingHandler, assert_accounts_balance
 
-MIB = 1024 * 1024
 THREADS = 8
 BUFFER = 80
 
@@ -287,7 +285,6 @@ def test_room_is_free_again_after_delivery_and_after_the_fallback(
     assert set(fallback.codes) == {"DIS.4302"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no resource module")
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
 def test_with_a_drop_policy_and_no_fallback_a_dead_service_fills_no_screen(
     policy: str, capfd: pytest.CaptureFixture[str], restored_logging: None

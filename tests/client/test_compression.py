@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dis_logging import ConfigurationError
 from dis_logging.client.compression import Compression, Compressor, unpack
 from dis_logging.client.wire import MAX_BODY_BYTES, MalformedRequestError
+from tests.peak import PEAK
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "compression.json").read_text("utf-8"))
 BODY: bytes = VECTORS["body"].encode()
@@ -152,18 +153,15 @@ def test_a_length_that_is_missing_or_wrong_is_refused(compression: Compression, 
     assert refused.value.code == "DIS.4300"
 
 
-PEAK = """
-import re, sys
+UNPACKING = (
+    PEAK
+    + """
+import sys
 from dis_logging.client.compression import unpack
 from dis_logging.client.wire import MAX_BODY_BYTES, MalformedRequestError
 
 headers = dict(line.split("=") for line in sys.argv[1:])
 bomb = sys.stdin.buffer.read()
-
-def peak():
-    # Not ru_maxrss, which starts with what the parent had.
-    with open("/proc/self/status") as status:
-        return int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read())[1]) * 1024
 
 try:
     unpack(b"", headers, MAX_BODY_BYTES)
@@ -175,6 +173,7 @@ try:
 except MalformedRequestError:
     print(peak() - before)
 """
+)
 
 
 def make_bomb(name: str) -> bytes:
@@ -197,7 +196,7 @@ def test_a_bomb_is_refused_and_takes_little_memory(name: str, declared: int) -> 
     arguments = [f"{name}={value}" for name, value in headers.items()]
 
     ran = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments], input=make_bomb(name), capture_output=True, check=True
+        [sys.executable, "-c", UNPACKING, *arguments], input=make_bomb(name), capture_output=True, check=True
     )
 
     assert int(ran.stdout) < 4 * MAX_BODY_BYTES

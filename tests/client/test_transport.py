@@ -38,6 +38,7 @@ from dis_logging import (
 from dis_logging.client.transport import HTTPTransport, Patience
 from dis_logging.client.wire import encode_put_records
 from tests.certificates import bundle, server_context
+from tests.peak import PEAK
 from tests.raw_server import Peer, RawServer, Script, acknowledge, answer, no_server, reply_with, stored
 
 ENTRY = PutRecordsRequestEntry("hello", "web-1")
@@ -640,14 +641,11 @@ def test_the_late_answer_after_a_103_is_not_read_as_the_next_one(connect: Connec
     assert server.connections == 2
 
 
-BOMB_PROGRAM = """
-import re, sys
+BOMB_PROGRAM = (
+    PEAK
+    + """
+import sys
 from dis_logging import DISClient, ProtocolError, PutRecordsRequestEntry
-
-def peak():
-    # Not ru_maxrss, which starts with what the parent had.
-    with open("/proc/self/status") as status:
-        return int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read())[1]) // 1024
 
 entries = [PutRecordsRequestEntry("hello")]
 client = DISClient(endpoint=sys.argv[1], region="r", project_id="p", ak="a", sk="s", request_timeout=30)
@@ -657,8 +655,9 @@ try:
     client.put_records("app-logs", entries)
 except ProtocolError as error:
     print(error)
-print(peak() - before)
+print((peak() - before) // 2**20)
 """
+)
 
 
 def bomb(content: bytes) -> bytes:

@@ -263,15 +263,16 @@ def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_sin
 
 # As uWSGI forks: C's function, which calls none of the hooks by which Python and its modules learn of it. They differ between
 # operating systems in what else they leave a child with, so this is tried where uWSGI runs most.
-UNANNOUNCED = """
+UNANNOUNCED = (
+    WAIT_FOR
+    + """
     import ctypes, logging, os, sys, threading
     from application import make_handler, make_logger
     def fork():
         return ctypes.PyDLL(None).fork()
-    def wait_for(child):
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     logger = make_logger("app", handler := make_handler())
     """
+)
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="C's fork is not safe everywhere")
 
 
@@ -299,7 +300,7 @@ def test_a_child_that_nobody_told_of_its_fork_delivers_its_own_and_nothing_else(
         for number in range(3):
             logger.info("child %d", number)
         {ending}
-    wait_for(child)
+    wait_for([child])
     """
     ended = programs.run(UNANNOUNCED + program, flush_interval=60)
 
@@ -324,7 +325,7 @@ def test_a_child_that_nobody_told_of_its_fork_sends_nothing_of_its_parents(progr
     child = fork()
     if not child:
         {ending}
-    wait_for(child)
+    wait_for([child])
     """
     ended = programs.run(UNANNOUNCED + program, flush_interval=60)
 
@@ -350,7 +351,7 @@ def test_the_threads_of_a_child_that_nobody_told_of_its_fork_may_log_at_once(pro
             for thread in threads:
                 thread.join()
             os._exit(not handler.flush(20))
-        wait_for(child)
+        wait_for([child])
     """
     ended = programs.run(UNANNOUNCED + program, flush_interval=60)
 
