@@ -83,8 +83,11 @@ class DISAuth(AuthBase):
             raise
         except Exception as error:
             # The user's own callable; its text may quote what it read, so only the class is named.
-            raise NotSentError(f"the credentials callable raised {type(error).__name__}") from None
-        raise NotSentError(f"the credentials callable returned a {type(value).__name__}, not Credentials")
+            problem = f"raised {type(error).__name__}"
+        else:
+            problem = f"returned a {type(value).__name__}, not Credentials"
+        # Outside the except block: the error is the user's, and does not travel with ours.
+        raise NotSentError(f"the credentials callable {problem}")
 
     def learn(self, code: str, service_time: datetime | None) -> bool:
         """

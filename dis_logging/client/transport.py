@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import ssl
+import sys
 import time
 import zlib
 from collections import deque
@@ -189,13 +190,14 @@ class HTTPTransport:
             ServiceError: a proxy refused to connect (status 407 and its kin).
         """
         before = _current.set(_Attempt(timeout, max_reply_bytes, patience))
+        handled = sys.exc_info()[1]  # by who calls; Python makes it the context of what is raised here
         # Raised outside the except block: foreign exceptions and their frames hold headers and proxy URLs, and
         # neither may travel with ours.
         try:
             return self._exchange(method, url, headers, body, auth)
         except BaseException as error:
-            failure = _translate(error)
-            _forget_frames(error)
+            failure = _translate(error, handled)
+            _forget_frames(error, handled)
         finally:
             _current.reset(before)
         failure.__context__ = failure.__cause__ = None
@@ -382,7 +384,7 @@ def _decode(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
     return decoded
 
 
-def _translate(error: BaseException) -> BaseException:
+def _translate(error: BaseException, handled: BaseException | None) -> BaseException:
     """
     Returns our error for a foreign one; ours, and Ctrl-C, as they are.
 
@@ -392,7 +394,7 @@ def _translate(error: BaseException) -> BaseException:
     if isinstance(error, DeliveryError) or not isinstance(error, Exception):
         return error
     # All others are foreign: a TypeError too, for a proxy's URL without a host.
-    chain = list(_chain(error))
+    chain = list(_chain(error, handled))
     refusal = next((match for link in chain if (match := re.search(_TUNNEL_REFUSED, str(link)))), None)
     if refusal and not _attempt().sent:
         return ServiceError(int(refusal["status"]), message="the proxy refused to connect")
@@ -413,13 +415,13 @@ def _translate(error: BaseException) -> BaseException:
 _TUNNEL_REFUSED = r"Tunnel connection failed: (?P<status>[1-5]\d\d)"
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields *error* and everything it was raised from or wraps, outermost first."""
-    seen: set[int] = set()
-    queue = deque([error])
+def _chain(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    """Yields *error* and everything it was raised from or wraps, outermost first, up to what was *handled* before."""
+    seen = {id(None), id(handled)}
+    queue: deque[Any] = deque([error])
     while queue:
         link = queue.popleft()
-        if link is None or id(link) in seen:
+        if id(link) in seen:
             continue
         seen.add(id(link))
         yield link
@@ -427,14 +429,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         queue.extend(value for value in (getattr(link, "reason", None), *link.args) if isinstance(value, Exception))
 
 
-def _forget_frames(error: BaseException) -> None:
+def _forget_frames(error: BaseException, handled: BaseException | None) -> None:
     """
     Cuts *error*, and all that it wraps, from the frames that it came through.
 
     urllib3 keeps an error in a frame that its traceback refers to. Only the garbage collector would find such a circle,
     which may be long in coming, and the bodies in it are megabytes.
     """
-    for link in _chain(error):
+    for link in _chain(error, handled):
         link.__traceback__ = None
 
 

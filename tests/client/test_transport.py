@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -714,6 +715,55 @@ def test_an_attempt_of_a_signal_handler_leaves_the_one_it_interrupts_its_deadlin
     assert results == [0]
     assert isinstance(error, UnknownOutcomeError)
     assert error.timed_out
+
+
+# -- what the caller is about ---------------------------------------------------------------------------------------
+
+
+def depth_of(error: BaseException) -> int:
+    """Returns how many frames the traceback of *error* has."""
+    return len(list(traceback.walk_tb(error.__traceback__)))
+
+
+def raise_timeout() -> None:
+    raise TimeoutError("of the application")
+
+
+def test_what_the_caller_handles_keeps_its_traceback_and_explains_nothing(connect: Connect) -> None:
+    def reset(peer: Peer) -> None:
+        peer.read_request()
+        peer.reset()
+
+    with RawServer(reset) as server:
+        client = connect(server)
+        try:
+            raise_timeout()
+        except TimeoutError as mine:
+            before = depth_of(mine)
+            error = failure_of(client)
+            after = depth_of(mine)
+
+    assert after == before
+    assert isinstance(error, UnknownOutcomeError)
+    assert not error.timed_out  # that was the application's
+
+
+def test_what_the_credentials_callable_raises_keeps_its_traceback(connect: Connect) -> None:
+    raised: list[BaseException] = []
+
+    def credentials() -> Any:
+        try:
+            raise_timeout()
+        except TimeoutError as error:
+            raised.append(error)
+            raise
+
+    options = {"ak": None, "sk": None, "credentials": credentials}
+    with no_server() as port:
+        error = failure_of(connect(f"http://127.0.0.1:{port}", **options))
+
+    assert str(error) == "the credentials callable raised TimeoutError"
+    assert depth_of(raised[0]) > 2
 
 
 # -- redirects ------------------------------------------------------------------------------------------------------
