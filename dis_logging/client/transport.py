@@ -216,6 +216,8 @@ class HTTPTransport:
         ways, self._ways = self._ways, None
         if ways is not None and self._pid == os.getpid():
             ways.close()
+        elif ways is not None:
+            ways.leave_to_parent()
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase) -> HTTPReply:
         request = requests.PreparedRequest()
@@ -265,10 +267,7 @@ class HTTPTransport:
         ways = self._ways
         if ways is None or self._pid != os.getpid():
             if ways is not None:
-                # The parent's connections are shared with it: closing or collecting them here could wait for a lock
-                # that a thread of the parent held at the fork.
                 ways.leave_to_parent()
-                _inherited_ways.append(ways)
             self._ways = ways = _Ways(self._verify, self._proxies)
             self._pid = os.getpid()
         return ways
@@ -318,7 +317,13 @@ class _Ways:
         self._adapter.close()
 
     def leave_to_parent(self) -> None:
-        """Gives back the descriptors of the idle connections, in a child; says nothing to the other side, takes no lock."""
+        """
+        Gives back the descriptors of the idle connections, in a child; says nothing to the other side.
+
+        The connections themselves are kept: they are shared with the parent, and closing or collecting them here could wait
+        for a lock that a thread of the parent held at the fork.
+        """
+        _inherited_ways.append(self)
         for pool, _ in self._pools.values():
             idle = pool.pool
             for connection in idle if isinstance(idle, _IdleConnections) else ():

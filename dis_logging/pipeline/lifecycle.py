@@ -28,6 +28,7 @@ class Closable(Protocol):
     """What is done to a pipeline when its process ends or forks."""
 
     shutdown_timeout: float
+    pid: int
 
     @property
     def waiting(self) -> int:
@@ -89,6 +90,7 @@ _pid = os.getpid()  # for which everything is set up
 _starting_over: dict[int, int] = {}  # by process, the thread that sees to it
 _exiting_pid = 0
 _child_pid = 0
+_forks = 0  # under way; only ever changed by a plain ``+=``, see `Ledger`
 _called_after_fork: set[str] = set()  # by these, in children and their children
 
 
@@ -210,8 +212,8 @@ def notice_fork() -> None:
     """
     Starts over if this is a child that does not know it yet.
 
-    A fork hook that was registered before ours may log, and uWSGI forks without calling any hooks. For a record, what made
-    it has just asked for the process, so that looking costs nothing.
+    A fork hook that was registered before ours may log, also what the parent has made, and uWSGI forks without calling any
+    hooks. A new record says which process made it, so that looking costs nothing.
     """
     pid = os.getpid()
     if _pid == pid:
@@ -225,8 +227,24 @@ def notice_fork() -> None:
         time.sleep(0.001)
 
 
+def _begin_fork() -> None:
+    global _forks
+    _forks += 1
+    for pipeline in list(_known):
+        pipeline.pid = 0  # so that every record makes it look
+
+
+def _end_fork_in_parent() -> None:
+    global _forks
+    _forks -= 1
+    if not _forks:
+        for pipeline in list(_known):
+            pipeline.pid = _pid
+
+
 def _start_over() -> None:
-    global _pid
+    global _pid, _forks
+    _forks = 0
     reentry.forget_other_threads()
     budget.restart()
     _pipelines.clear()
@@ -240,4 +258,4 @@ def _start_over() -> None:
 # together.
 atexit.register(_settle_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over)
+    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork_in_parent, after_in_child=_start_over)

@@ -158,7 +158,7 @@ class Pipeline:
             max_in_flight=options.max_in_flight,
             more=self._wake_another_sender,
         )
-        #: The process it is set up for; last, as another thread may look.
+        #: The process it is set up for, 0 while that forks; last, as another thread may look.
         self.pid = os.getpid()
 
     def notice_fork(self) -> None:

@@ -205,6 +205,37 @@ def test_a_fork_hook_registered_before_ours_may_log_and_sends_nothing_of_the_par
     assert not ended.reported
 
 
+@pytest.mark.parametrize("level", ["error", "info"], ids=["sent-at-once", "waiting"])
+def test_a_fork_hook_registered_before_ours_may_hand_over_what_the_parent_has_made(
+    programs: Programs, level: str
+) -> None:
+    """Such a record names the parent's process, and the child's flush must deliver it all the same, and nothing else."""
+    ended = programs.run(
+        WAIT_FOR
+        + f"""
+    import logging.handlers, os
+    memory = logging.handlers.MemoryHandler(100, flushLevel=100)
+    os.register_at_fork(after_in_child=memory.flush)
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    memory.setTarget(handler)
+    for number in range(4):
+        logger.info("parent %d", number)
+    make_logger("kept", memory).{level}("kept 0")
+    child = os.fork()
+    if not child:
+        os._exit(not handler.flush(20))
+    memory.buffer.clear()  # which its end would flush
+    wait_for([child])
+        """,
+        flush_interval=60,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 4) + numbered("kept", 1)
+    assert not ended.reported
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 def test_generations_of_children_do_not_pile_up_descriptors(programs: Programs, secure: bool, tmp_path: Path) -> None:
@@ -232,10 +263,17 @@ def test_generations_of_children_do_not_pile_up_descriptors(programs: Programs, 
     assert len(set(counts)) == 1
 
 
-def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_since(programs: Programs) -> None:
+@pytest.mark.parametrize(
+    ("deed", "logged"),
+    [('logger.info("child 0"); assert handler.flush(20)', 1), ("handler.close(); del handler", 0)],
+    ids=["logs", "closes"],
+)
+def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_since(
+    programs: Programs, deed: str, logged: int
+) -> None:
     ended = programs.run(
         WAIT_FOR
-        + """
+        + f"""
     import os
     from application import make_handler, make_logger
     logger = make_logger("app", handler := make_handler())
@@ -245,8 +283,7 @@ def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_sin
     if not child:
         os.closerange(3, 1000)
         opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
-        logger.info("child 0")
-        assert handler.flush(20)
+        {deed}
         for descriptor in opened:
             assert os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
         os._exit(0)
@@ -257,7 +294,7 @@ def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_sin
     )
 
     assert (ended.returncode, ended.errors) == (0, "")
-    assert ended.delivered == numbered("parent", 2) + numbered("child", 1)
+    assert ended.delivered == numbered("parent", 2) + numbered("child", logged)
     assert not ended.reported
 
 
