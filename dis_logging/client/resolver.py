@@ -6,6 +6,9 @@ whoever closes a handler, for as long. So the question is asked in a daemon thre
 is late. Whoever asks for the same host meanwhile waits for that answer too: threads do not pile up while a name server is
 down, and an answer that takes longer than one attempt still serves the next.
 
+Where gevent has replaced `threading` it is the system's own question in the system's own thread nevertheless. gevent asks in
+its thread pool, whose threads may all be waiting for room in the buffer, and which starts none any more at the end.
+
 Nothing is remembered once it is answered, as the addresses of a service change when it fails over.
 """
 
@@ -15,13 +18,13 @@ import copy
 import ipaddress
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from dis_logging.bell import Bell
 from dis_logging.errors import NotSentError
 from dis_logging.escaping import escape
+from dis_logging.greenlets import native_getaddrinfo, start_native_thread
 
 #: As `socket.getaddrinfo` gives them: family, type, protocol, canonical name, address.
 Addresses: TypeAlias = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]
@@ -67,7 +70,8 @@ def _is_address(host: str) -> bool:
 
 
 def _ask(host: str, port: int) -> Addresses:
-    return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    addresses: Addresses = native_getaddrinfo()(host, port, 0, socket.SOCK_STREAM)
+    return addresses
 
 
 _Key: TypeAlias = tuple[int, str, int]  # of the process too, as a fork copies no thread
@@ -87,7 +91,7 @@ class _Lookup:
     def start(self) -> None:
         """Asks in a thread of its own."""
         try:
-            threading.Thread(target=self._run, name="dis_logging-resolver", daemon=True).start()
+            start_native_thread(self._run, "dis_logging-resolver")
         except RuntimeError:
             self._run()
 

@@ -36,6 +36,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from dis_logging.client.resolver import resolve
 from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, ServiceError, UnknownOutcomeError
 from dis_logging.escaping import escape
+from dis_logging.greenlets import current_hub
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse  # not in urllib3 1.26
@@ -149,7 +150,7 @@ class HTTPTransport:
     and wrapping its answer took more time than the rest of a batch together.
 
     Safe to use from several threads: each attempt takes a connection of its own. After a fork the child opens its own
-    connections and leaves the parent's untouched.
+    connections and leaves the parent's untouched, as do the threads of gevent's pool with those of the main thread.
 
     Args:
         verify: as in requests: True, False, or the path of a CA bundle or directory.
@@ -160,7 +161,6 @@ class HTTPTransport:
         self._verify = verify
         self._proxies = _Proxies(proxies or {})
         self._ways: _Ways | None = None
-        self._pid = 0
 
     def send(
         self,
@@ -214,22 +214,29 @@ class HTTPTransport:
     def close(self) -> None:
         """Closes the idle connections; a later `send` opens new ones."""
         ways, self._ways = self._ways, None
-        if ways is not None and self._pid == os.getpid():
+        if ways is not None:
             ways.close()
-        elif ways is not None:
-            ways.leave_to_parent()
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase) -> HTTPReply:
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, url, body
         request.headers = {**headers, "Accept-Encoding": "identity"}  # type: ignore[assignment] # order and case as given
         auth(request)
-        pool, target = self._current_ways().to(url)
+        ways = self._current_ways()
+        try:
+            reply = self._exchange_over(ways, request)
+        finally:
+            if ways.are_for_once:
+                ways.close()
+        return reply._replace(body=_without_tokens(reply.body, request.headers))
+
+    def _exchange_over(self, ways: _Ways, request: requests.PreparedRequest) -> HTTPReply:
+        pool, target = ways.to(str(request.url))
         # One retry layer is enough, and redirects are not followed.
         response = pool.urlopen(
-            method,
+            str(request.method),
             target,
-            body=body,
+            body=request.body,
             headers=request.headers,
             retries=_NO_RETRIES,
             redirect=False,
@@ -239,13 +246,12 @@ class HTTPTransport:
             decode_content=False,
         )
         try:
-            reply = self._receive(response)
+            return self._receive(response)
         except Exception:
             if response.status < 300:
                 raise
             # What refuses says enough by its status; that its text cannot be read makes it no acknowledgement.
             return HTTPReply(response.status, response.headers, b"")
-        return reply._replace(body=_without_tokens(reply.body, request.headers))
 
     @staticmethod
     def _receive(response: BaseHTTPResponse) -> HTTPReply:
@@ -264,12 +270,15 @@ class HTTPTransport:
         return HTTPReply(response.status, response.headers, body)
 
     def _current_ways(self) -> _Ways:
-        ways = self._ways
-        if ways is None or self._pid != os.getpid():
-            if ways is not None:
-                ways.leave_to_parent()
-            self._ways = ways = _Ways(self._verify, self._proxies)
-            self._pid = os.getpid()
+        ways, hub = self._ways, current_hub()
+        if ways is not None and not ways.are_inherited:
+            if ways.hub is hub:
+                return ways
+            if hub is not None and not hub.main_hub:
+                return _Ways(self._verify, self._proxies, hub, are_for_once=True)
+        if ways is not None:
+            ways.leave()
+        self._ways = ways = _Ways(self._verify, self._proxies, hub)
         return ways
 
 
@@ -279,9 +288,14 @@ class _Ways:
 
     Args:
         verify, proxies: as in requests; what they leave open, the environment decides.
+        hub: of gevent, in which the connections wait; None without it.
+        are_for_once: the connections are not kept, as the thread that they belong to may end with its hub.
     """
 
-    def __init__(self, verify: bool | str, proxies: _Proxies) -> None:
+    def __init__(self, verify: bool | str, proxies: _Proxies, hub: object, *, are_for_once: bool = False) -> None:
+        self.hub = hub
+        self.are_for_once = are_for_once
+        self._pid = os.getpid()
         self._verify = verify
         self._proxies = proxies
         # As many connections are kept as the handler's max_in_flight may be: urllib3 warns about each one beyond.
@@ -312,27 +326,43 @@ class _Ways:
         verify = settings["verify"]
         return True if verify is None else verify, dict(settings["proxies"])
 
+    @property
+    def are_inherited(self) -> bool:
+        """Whether another process made the connections."""
+        return self._pid != os.getpid()
+
     def close(self) -> None:
-        """Closes the idle connections."""
-        self._adapter.close()
+        """Closes the idle connections, if they are this process's own."""
+        if self.are_inherited:
+            self.leave()
+        else:
+            self._adapter.close()
 
-    def leave_to_parent(self) -> None:
+    def leave(self) -> None:
         """
-        Gives back the descriptors of the idle connections, in a child; says nothing to the other side.
+        Leaves the idle connections to the parent process, or to another thread of gevent's; says nothing to the other side.
 
-        The connections themselves are kept: they are shared with the parent, and closing or collecting them here could wait
-        for a lock that a thread of the parent held at the fork.
+        They are kept, as closing or collecting them here could wait for a lock that a thread of the parent held at the
+        fork. Only their descriptors are given back, by a child.
         """
-        _inherited_ways.append(self)
-        for pool, _ in self._pools.values():
-            idle = pool.pool
-            for connection in idle if isinstance(idle, _IdleConnections) else ():
-                if isinstance(connection, HTTPConnection) and isinstance(connection.sock, _DeadlineSocket):
-                    connection.sock.give_back()
+        _left.append(self)
+        if self.are_inherited:
+            for pool, _ in self._pools.values():
+                for connection in pool.pool if isinstance(pool.pool, _IdleConnections) else ():
+                    if isinstance(connection, HTTPConnection) and isinstance(connection.sock, _DeadlineSocket):
+                        connection.sock.give_back()
+
+    def __del__(self) -> None:
+        # A client that is only thrown away, in a child. A daemon may have other files under those descriptors.
+        try:
+            if self.are_inherited:
+                self.leave()
+        except Exception:  # noqa: S110 - at the very end of the interpreter nothing is left of this module
+            pass
 
 
 _NO_RETRIES = urllib3.Retry(False)
-_inherited_ways: list[_Ways] = []
+_left: list[_Ways] = []
 
 
 class _Proxies(dict[str, str]):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from itertools import islice
 
+from dis_logging.greenlets import can_wait
 from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, key_bytes, key_of
 from dis_logging.pipeline.stats import Ledger
 
@@ -263,7 +264,7 @@ class Buffer:
             return self._drop_newest(entry)
         if self._policy.drops:
             return self._drop_newest(entry)
-        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes:
+        if self._policy is OverflowPolicy.BLOCK and may_block and size <= self._max_bytes and can_wait():
             deadline = time.monotonic() + self._block_timeout
             while self._wait_for_room(size, deadline):
                 # One verdict wakes every caller that waits. Whoever sees the room now, with nothing left to do before it

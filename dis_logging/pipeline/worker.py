@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from dis_logging.bell import Bell
+from dis_logging.greenlets import is_kill, run_in_main_hub
 
 _logger = logging.getLogger("dis_logging")
 _PAUSE_AFTER_ERROR = 0.1
@@ -82,7 +83,16 @@ class Worker:
         try:  # around the claim, which Ctrl-C may follow at once: nobody could start it any more
             if self._starting.setdefault("by", me) is not me:
                 return
-            if not self.is_alive:
+            if self.is_alive or not run_in_main_hub(lambda: self._start_as(me)):
+                self._start_as(me)
+        except BaseException:
+            self._give_up_claim(me)
+            raise
+
+    def _start_as(self, me: object) -> None:
+        """Starts the thread for *me*, who has the claim, and gives it up."""
+        try:
+            if self._starting.get("by") is me and not self.is_alive:
                 # Not that of another thread before: since then gevent may have replaced the locks, and to wait for one of the
                 # old kind would stop the whole process.
                 self._bell = Bell()
@@ -94,18 +104,25 @@ class Worker:
             # tries again, and flush and close work without one.
             pass
         finally:
-            if "by" in self._starting and self._starting["by"] is me:
-                del self._starting["by"]
+            self._give_up_claim(me)
         # It may have ended meanwhile, when whoever woke it at its end found the claim taken.
         if self._thread is None and self._rung:
             self._start()
+
+    def _give_up_claim(self, me: object) -> None:
+        if "by" in self._starting and self._starting["by"] is me:
+            del self._starting["by"]
 
     def _run(self) -> None:
         while True:
             try:
                 self._loop()
                 return
-            except BaseException:  # even SystemExit: a dead sender would cost records
+            except BaseException as error:  # even SystemExit: a dead sender would cost records
+                if is_kill(error):
+                    self._thread = None
+                    self._start()  # another goes on
+                    return
                 _logger.exception("dis_logging: the background thread met an unforeseen error and goes on")
                 if self._stopping:
                     return

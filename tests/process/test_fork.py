@@ -298,6 +298,33 @@ def test_a_daemon_that_has_closed_what_it_inherited_keeps_what_it_has_opened_sin
     assert not ended.reported
 
 
+def test_throwing_a_client_away_closes_no_descriptor_that_a_daemon_has_opened_since(programs: Programs) -> None:
+    ended = programs.run(
+        WAIT_FOR
+        + """
+    import os
+    from application import OPTIONS
+    from dis_logging import DISClient, PutRecordsRequestEntry
+    stream = OPTIONS.pop("stream_name")
+    client = DISClient(**OPTIONS)
+    client.put_records(stream, [PutRecordsRequestEntry("parent 0")])
+    child = os.fork()
+    if not child:
+        os.closerange(3, 1000)
+        opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+        del client
+        for descriptor in opened:
+            assert os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+        os._exit(0)
+    wait_for([child])
+    client.put_records(stream, [PutRecordsRequestEntry("parent 1")])
+        """
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("parent", 2)
+
+
 # As uWSGI forks: C's function, which calls none of the hooks by which Python and its modules learn of it. They differ between
 # operating systems in what else they leave a child with, so this is tried where uWSGI runs most.
 UNANNOUNCED = (

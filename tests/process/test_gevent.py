@@ -125,3 +125,138 @@ def test_each_greenlet_has_the_deadline_of_its_own_attempt(
     ended = programs.run(beginning + program)
 
     assert (ended.returncode, ended.errors, ended.output) == (0, "", "True False\n")
+
+
+@patched
+def test_what_the_thread_pool_logs_arrives_though_its_threads_have_hubs_of_their_own(
+    programs: Programs, beginning: str
+) -> None:
+    # Nothing of a hub runs on while its thread waits for the next task, or has ended.
+    program = """
+    def log(first):
+        for number in range(first, first + 20):
+            logger.info("record %d", number)
+    pool = gevent.get_hub().threadpool
+    for first in range(0, 200, 20):
+        pool.apply(log, (first,))
+    deadline = time.monotonic() + 60
+    while handler.stats().buffered and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    print(handler.stats().delivered)
+    """
+    ended = programs.run(beginning + program, flush_interval=0.01)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "200\n")
+    assert ended.delivered == numbered("record", 200)
+
+
+@patched
+def test_what_the_thread_pool_gives_up_reaches_the_fallback_of_the_main_thread(
+    programs: Programs, beginning: str
+) -> None:
+    program = """
+    pool = gevent.get_hub().threadpool
+    for _ in range(3):
+        pool.apply(logger.info, ("x" * 2**21,))
+    deadline = time.monotonic() + 60
+    while handler.stats().failed < 3 and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    print(handler.stats().failed)
+    """
+    ended = programs.run(beginning + program, flush_interval=0.01)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "3\n")
+    assert ended.codes == {"too_large": 3}
+
+
+@patched
+@pytest.mark.parametrize("overflow", ["block", "fallback"])
+def test_what_the_hub_itself_logs_is_lost_neither_without_a_sender_nor_without_room(
+    programs: Programs, beginning: str, overflow: str
+) -> None:
+    program = """
+    def log():
+        for number in range(20):
+            logger.info("record %d", number)
+    gevent.get_hub().loop.run_callback(log)
+    gevent.sleep(0)
+    deadline = time.monotonic() + 60
+    while handler.stats().buffered and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    print(handler.stats().buffered, handler.stats().emitted)
+    """
+    options = {"overflow": overflow, "block_timeout": 60, "max_buffer_records": 10}
+    ended = programs.run(beginning + program, flush_interval=0.01, **options)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "0 20\n")
+    assert ended.accounted == numbered("record", 20)
+
+
+@patched
+def test_killing_all_greenlets_neither_hangs_nor_ends_the_delivery(programs: Programs, beginning: str) -> None:
+    program = """
+    import gc
+    def wait_until_delivered(count):
+        deadline = time.monotonic() + 60
+        while handler.stats().delivered < count and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+    logger.info("record 0")
+    wait_until_delivered(1)
+    gevent.killall([thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet)], timeout=60)
+    logger.info("record 1")
+    wait_until_delivered(2)
+    print(handler.stats().delivered)
+    """
+    ended = programs.run(beginning + program, flush_interval=0.01)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "2\n")
+    assert ended.delivered == numbered("record", 2)
+
+
+@patched
+def test_a_connection_is_used_only_in_the_hub_that_has_made_it(programs: Programs, beginning: str) -> None:
+    program = """
+    from dis_logging import DISClient, PutRecordsRequestEntry
+    stream = OPTIONS.pop("stream_name")
+    client = DISClient(**OPTIONS)
+    def put(number):
+        return client.put_records(stream, [PutRecordsRequestEntry(f"record {number}")]).failed_record_count
+    pool = gevent.get_hub().threadpool
+    print(pool.apply(put, (0,)), put(1), pool.apply(put, (2,)), put(3))
+    """
+    ended = programs.run(beginning + program)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "0 0 0 0\n")
+    assert ended.delivered == numbered("record", 4)
+
+
+@patched
+def test_a_thread_pool_that_is_busy_holds_up_no_name(dis: DISEmulator, programs: Programs, beginning: str) -> None:
+    """gevent asks for names in there, too; all of its threads may wait for room in the buffer."""
+    program = """
+    def log(first):
+        for number in range(first, first + 20):
+            logger.info("record %d", number)
+    pool = gevent.get_hub().threadpool
+    for waiting in [pool.spawn(log, first) for first in range(0, 20 * pool.maxsize, 20)]:
+        waiting.get()
+    """
+    options = {"overflow": "block", "block_timeout": 60, "max_buffer_records": 10}
+    ended = programs.run(
+        beginning + program,
+        endpoint=dis.endpoint.replace("127.0.0.1", "localhost"),
+        allow_http=True,
+        proxies={"no_proxy": "*"},
+        **options,
+    )
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 200)
+
+
+@patched
+def test_the_first_connection_may_be_made_as_the_process_ends(programs: Programs, beginning: str) -> None:
+    ended = programs.run(beginning + """logger.info("record 0")""", flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 1)
