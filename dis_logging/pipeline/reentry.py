@@ -72,9 +72,13 @@ def is_delivering() -> bool:
     return state is not None and state.delivering
 
 
-def forget_other_threads() -> None:
-    """After a fork only the calling thread exists; the ids of the others may be given out again."""
+def start_over() -> None:
+    """
+    After a fork only the calling thread exists, the ids of the others may be given out again, and nobody waits for it.
+
+    It may have been delivering for the parent; in the child it may wait for what it logs.
+    """
     state = inside.get(threading.get_ident())
     inside.clear()
     if state is not None:
-        inside[threading.get_ident()] = state
+        inside[threading.get_ident()] = Inside(state.depth, (), False)

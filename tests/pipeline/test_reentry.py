@@ -89,15 +89,19 @@ def test_the_application_is_not_refused_while_delivering(name: str) -> None:
     assert not Inside(0, (), delivering=True).refuses(name)
 
 
-def test_after_a_fork_only_the_calling_thread_counts() -> None:
+def test_after_a_fork_only_the_calling_thread_counts_and_it_delivers_no_more() -> None:
     inside[-1] = Inside(0, (), delivering=True)
 
     def fork() -> None:
-        reentry.forget_other_threads()
-        assert is_delivering()
-        assert list(inside) == [threading.get_ident()]
+        reentry.start_over()
+        assert inside == {threading.get_ident(): Inside(1, (), delivering=False)}
 
-    run_delivering(fork)
+    inside[threading.get_ident()] = Inside(1, (), delivering=False)
+    try:
+        run_delivering(fork, fallback_of=7)
+    finally:
+        del inside[threading.get_ident()]
+    assert not inside
 
 
 # -- through the handler --------------------------------------------------------------------------------------------

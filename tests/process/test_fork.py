@@ -236,6 +236,63 @@ def test_a_fork_hook_registered_before_ours_may_hand_over_what_the_parent_has_ma
     assert not ended.reported
 
 
+def test_a_signal_handler_may_log_anywhere_while_a_child_starts_over(programs: Programs) -> None:
+    program = """
+    import itertools, os, signal, sys
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    parent = os.getpid()
+    signal.signal(signal.SIGUSR1, lambda *_: logger.info("record %d", place))
+    def interrupt(frame, event, _):
+        in_child = os.getpid() != parent and "dis_logging" in frame.f_code.co_filename  # threading starts over, too
+        if event in ("call", "c_return") and in_child and next(remaining) == 0:
+            signal.raise_signal(signal.SIGUSR1)
+    for place in itertools.count():
+        remaining = itertools.count(place, -1)
+        sys.setprofile(interrupt)
+        child = os.fork()
+        sys.setprofile(None)
+        if not child:
+            os._exit(9 if next(remaining) >= 0 else not handler.flush(20))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 9:
+            break
+        assert status == 0, (place, status)
+    print(place)
+    """
+    ended = programs.run(program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    places = int(ended.output)
+    assert places > 30
+    assert ended.delivered == numbered("record", places)
+    assert not ended.reported
+
+
+def test_a_child_made_within_a_fallback_may_flush(dis: DISEmulator, programs: Programs) -> None:
+    program = (
+        WAIT_FOR
+        + """
+    import logging, os
+    from application import make_handler, make_logger
+    class Forking(logging.Handler):
+        def emit(self, record):
+            child = os.fork()
+            if not child:
+                logger.info("record 0")
+                os._exit(not handler.flush(20))
+            wait_for([child])
+    logger = make_logger("app", handler := make_handler(fallback=Forking()))
+    logger.info("x" * 2**21)
+    assert handler.flush(20)
+        """
+    )
+    ended = programs.run(program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 def test_generations_of_children_do_not_pile_up_descriptors(programs: Programs, secure: bool, tmp_path: Path) -> None:
