@@ -26,9 +26,10 @@ _STYLE_VARIABLES = {"_fmt", "_defaults"}
 _CLASS_VARIABLES = {"converter", "default_time_format", "default_msec_format"} | {
     f"__{name}__" for name in ("module", "qualname", "doc", "dict", "weakref", "firstlineno", "static_attributes")
 }
-_TEMPLATE = re.compile(r"(?:[^%]|%%|%\(\w+\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])*")
-_TIME_OR_PERCENT_SIGN = re.compile(r"%%|%\(asctime\)s")
-_DATE_AND_MILLISECONDS = re.compile("[^%]*%s[^%]*%03d[^%]*")
+# Compiled when they are first used, as the import of the package is to be quick.
+_TEMPLATE = r"(?:[^%]|%%|%\(\w+\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])*"
+_TIME_OR_PERCENT_SIGN = r"%%|%\(asctime\)s"
+_DATE_AND_MILLISECONDS = "[^%]*%s[^%]*%03d[^%]*"
 
 
 class _Known:
@@ -99,17 +100,17 @@ class _Known:
 
     def _new_template(self) -> str | None:
         template = self.style_variables["_fmt"]
-        if type(template) is not str or not _TEMPLATE.fullmatch(template) or "%(asctime)s" not in template:
+        if type(template) is not str or not re.fullmatch(_TEMPLATE, template) or "%(asctime)s" not in template:
             return None
         date_format = self.variables.get("datefmt")
         date = self.strftime(date_format or self._setting("default_time_format"), self.converter(self.begin))
         date = date.replace("%", "%%")
         milliseconds = self._setting("default_msec_format")
         if not date_format and milliseconds:
-            if not _DATE_AND_MILLISECONDS.fullmatch(milliseconds):
+            if not re.fullmatch(_DATE_AND_MILLISECONDS, milliseconds):
                 return None
             date = milliseconds.replace("%03d", "%(msecs)03d").replace("%s", date)
-        template = _TIME_OR_PERCENT_SIGN.sub(lambda found: found[0] if found[0] == "%%" else date, template)
+        template = re.sub(_TIME_OR_PERCENT_SIGN, lambda found: found[0] if found[0] == "%%" else date, template)
         # What is left is of another form, such as %(asctime)-30s.
         return None if "%(asctime)" in template else template
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dis_logging import options
 from dis_logging.client import wire
 from dis_logging.client.compression import Compression, Compressor
-from dis_logging.client.models import GetRecordsResult, PutRecordsResult, Refusals
+from dis_logging.client.models import PutRecordsResult, Refusals
 from dis_logging.errors import ConfigurationError, ProtocolError
 
 _PROTOBUF_TYPE = "application/x-protobuf"
@@ -26,18 +26,25 @@ class BodyFormat(str, Enum):
     PROTOBUF = "protobuf"
 
 
-class Messages(Protocol):
-    """The messages of PutRecords and GetRecords in one format. Modules implement it: `wire` for JSON, `protobuf`."""
+if TYPE_CHECKING:
+    from dis_logging.client.read_models import GetRecordsResult
 
-    CONTENT_TYPE: str
+    class Messages(Protocol):
+        """The messages of PutRecords and GetRecords in one format. Modules implement it: `wire` for JSON, `protobuf`."""
 
-    def encode_put_records(self, stream_name: str, entries: Sequence[wire.WireEntry], stream_id: str = "") -> bytes: ...
-    def decode_put_records(self, body: bytes) -> wire.PutRecordsRequest: ...
-    def encode_put_records_result(self, result: PutRecordsResult) -> bytes: ...
-    def decode_put_records_result(self, body: bytes, expected: int) -> PutRecordsResult: ...
-    def decode_refusals(self, body: bytes, expected: int) -> Refusals: ...
-    def encode_get_records_result(self, records: Iterable[wire.WireRecord], next_partition_cursor: str) -> bytes: ...
-    def decode_get_records_result(self, body: bytes) -> GetRecordsResult: ...
+        CONTENT_TYPE: str
+
+        def encode_put_records(
+            self, stream_name: str, entries: Sequence[wire.WireEntry], stream_id: str = ""
+        ) -> bytes: ...
+        def decode_put_records(self, body: bytes) -> wire.PutRecordsRequest: ...
+        def encode_put_records_result(self, result: PutRecordsResult) -> bytes: ...
+        def decode_put_records_result(self, body: bytes, expected: int) -> PutRecordsResult: ...
+        def decode_refusals(self, body: bytes, expected: int) -> Refusals: ...
+        def encode_get_records_result(
+            self, records: Iterable[wire.WireRecord], next_partition_cursor: str
+        ) -> bytes: ...
+        def decode_get_records_result(self, body: bytes) -> GetRecordsResult: ...
 
 
 class Bodies:

@@ -8,26 +8,18 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
 from dis_logging import options
-from dis_logging.client import streams, wire
+from dis_logging.client import wire
 from dis_logging.client.auth import DISAuth
-from dis_logging.client.bodies import Bodies, BodyFormat, Messages
+from dis_logging.client.bodies import Bodies, BodyFormat
 from dis_logging.client.compression import Compression
-from dis_logging.client.models import (
-    CursorType,
-    GetRecordsResult,
-    PartitionDescription,
-    PutRecordsRequestEntry,
-    PutRecordsResult,
-    Refusals,
-    StreamDescription,
-)
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResult, Refusals
 from dis_logging.client.origins import Origins
 from dis_logging.client.signing import SignatureScheme
 from dis_logging.client.sources import find_credentials
@@ -41,6 +33,10 @@ from dis_logging.client.transport import (
     Route,
 )
 from dis_logging.errors import ConfigurationError, ProtocolError
+
+if TYPE_CHECKING:
+    from dis_logging.client.bodies import Messages
+    from dis_logging.client.read_models import CursorType, GetRecordsResult, PartitionDescription, StreamDescription
 
 _USER_AGENT = "dis-logging"
 _UNAUTHORISED = (401, 441)  # the API gateway's status, and DIS's own
@@ -174,7 +170,7 @@ class DISClient:
         return self._read(reply).decode_refusals(reply.body, len(entries))
 
     def describe_stream(
-        self, stream_name: str, *, start_partition_id: str = "", limit: int = streams.MAX_PARTITIONS
+        self, stream_name: str, *, start_partition_id: str = "", limit: int = wire.MAX_PARTITIONS
     ) -> StreamDescription:
         """
         Returns what a stream is like, with one page of its partitions (API reference, Querying Details of a Stream).
@@ -188,16 +184,16 @@ class DISClient:
             ValueError: an argument is unfit; nothing was sent.
             DeliveryError: as `put_records` does; ``DIS.4301`` when there is no such stream.
         """
-        options.count("limit", limit, high=streams.MAX_PARTITIONS, unit="partitions")
+        from dis_logging.client import streams  # which few programs need
+
+        options.count("limit", limit, high=wire.MAX_PARTITIONS, unit="partitions")
         if start_partition_id:
             _check_partition_id("start_partition_id", start_partition_id)
         query = streams.describe_query(start_partition_id, limit, self.target.stream_id)
         reply = self._get(self.target.stream_url(check_stream_name(stream_name)), query, wire.CONTENT_TYPE)
         return streams.decode_description(reply.body)
 
-    def list_partitions(
-        self, stream_name: str, *, page: int = streams.MAX_PARTITIONS
-    ) -> Iterator[PartitionDescription]:
+    def list_partitions(self, stream_name: str, *, page: int = wire.MAX_PARTITIONS) -> Iterator[PartitionDescription]:
         """
         Yields all partitions of a stream in the order of DIS, asking for a *page* of 1 to 1000 of them at a time.
 
@@ -220,7 +216,7 @@ class DISClient:
         self,
         stream_name: str,
         partition_id: str,
-        cursor_type: CursorType | str = CursorType.AT_SEQUENCE_NUMBER,
+        cursor_type: CursorType | str = "AT_SEQUENCE_NUMBER",
         *,
         starting_sequence_number: str = "",
         timestamp: int | None = None,
@@ -241,6 +237,9 @@ class DISClient:
             ValueError: an argument is unfit; nothing was sent.
             DeliveryError: as `put_records` does.
         """
+        from dis_logging.client import streams
+        from dis_logging.client.read_models import CursorType
+
         kind = options.choice("cursor_type", cursor_type, CursorType)
         _check_partition_id("partition_id", partition_id)
         by_number = kind in (CursorType.AT_SEQUENCE_NUMBER, CursorType.AFTER_SEQUENCE_NUMBER)
@@ -259,7 +258,7 @@ class DISClient:
         return streams.decode_cursor(self._get(self.target.cursors_url, query, wire.CONTENT_TYPE).body)
 
     def get_records(
-        self, partition_cursor: str, *, limit: int = streams.DEFAULT_RECORDS, max_fetch_bytes: int = _FETCH_BYTES
+        self, partition_cursor: str, *, limit: int = wire.DEFAULT_FETCH_RECORDS, max_fetch_bytes: int = _FETCH_BYTES
     ) -> GetRecordsResult:
         """
         Returns the records at a cursor, none when nothing new is there, and the cursor to go on with.
@@ -278,9 +277,11 @@ class DISClient:
             ValueError: an argument is unfit; nothing was sent.
             DeliveryError: as `put_records` does; ``DIS.4303`` when the partition is read too fast.
         """
-        if not isinstance(partition_cursor, str) or not 1 <= len(partition_cursor) <= streams.MAX_CURSOR_LENGTH:
-            raise ValueError(f"partition_cursor must be a text of 1 to {streams.MAX_CURSOR_LENGTH} characters")
-        options.count("limit", limit, high=streams.MAX_RECORDS)
+        from dis_logging.client import streams
+
+        if not isinstance(partition_cursor, str) or not 1 <= len(partition_cursor) <= wire.MAX_CURSOR_LENGTH:
+            raise ValueError(f"partition_cursor must be a text of 1 to {wire.MAX_CURSOR_LENGTH} characters")
+        options.count("limit", limit, high=wire.MAX_FETCH_RECORDS)
         options.count("max_fetch_bytes", max_fetch_bytes, unit="bytes")
         query = streams.records_query(partition_cursor, limit, max_fetch_bytes)
         reply = self._get(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dis_logging import options
 from dis_logging.client.wire import MalformedRequestError
@@ -34,21 +34,23 @@ class Compression(str, Enum):
     SNAPPY = "snappy"
 
 
-class Codec(Protocol):
-    """One way to compress. Safe to use from several threads."""
+if TYPE_CHECKING:
 
-    def compress(self, body: bytes) -> bytes:
-        """Returns *body* compressed."""
-        ...
+    class Codec(Protocol):
+        """One way to compress. Safe to use from several threads."""
 
-    def restore(self, packed: bytes, limit: int) -> bytes:
-        """
-        Returns what *packed* was made from, never taking much more memory than *limit* bytes for it.
+        def compress(self, body: bytes) -> bytes:
+            """Returns *body* compressed."""
+            ...
 
-        Raises:
-            ValueError: when it is malformed or longer than that.
-        """
-        ...
+        def restore(self, packed: bytes, limit: int) -> bytes:
+            """
+            Returns what *packed* was made from, never taking much more memory than *limit* bytes for it.
+
+            Raises:
+                ValueError: when it is malformed or longer than that.
+            """
+            ...
 
 
 class Compressor:

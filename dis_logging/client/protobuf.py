@@ -18,13 +18,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from dis_logging.client import wire
 from dis_logging.client.models import (
-    GetRecordsResult,
-    GetRecordsResultEntry,
     PutRecordsRequestEntry,
     PutRecordsResult,
     PutRecordsResultEntry,
     Refusals,
 )
+from dis_logging.client.read_models import GetRecordsResult, GetRecordsResultEntry
 from dis_logging.errors import ProtocolError
 
 CONTENT_TYPE = "application/x-protobuf; charset=utf-8"

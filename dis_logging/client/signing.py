@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import quote
 
 from dis_logging.frozen import Frozen, set_field
@@ -46,19 +44,32 @@ class SignatureScheme(Enum):
         return "V11-HMAC-SHA256" if self in (SignatureScheme.V11, SignatureScheme.V11_CORE) else "SDK-HMAC-SHA256"
 
 
-class SignableRequest(NamedTuple):
+class SignableRequest:
     """
     The parts of a request that enter its signature.
 
-    *path* and *query* are decoded (not percent-encoded); *headers* are those to sign, names in lower case, and must
-    hold ``host`` and ``x-sdk-date``; *payload_hash* is the lower-case hex SHA-256 of the body bytes as sent.
+    Args:
+        method: in capitals.
+        path, query: decoded (not percent-encoded).
+        headers: those to sign, names in lower case; must hold ``host`` and ``x-sdk-date``.
+        payload_hash: the lower-case hex SHA-256 of the body bytes as sent.
     """
 
-    method: str
-    path: str
-    query: Sequence[tuple[str, str]]
-    headers: Mapping[str, str]
-    payload_hash: str
+    __slots__ = ("headers", "method", "path", "payload_hash", "query")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        payload_hash: str,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.payload_hash = payload_hash
 
 
 def sdk_date(moment: datetime) -> str:
@@ -115,46 +126,6 @@ def authorization(scheme: SignatureScheme, request: SignableRequest, region: str
         who = f"Credential={ak}/{_scope(scheme, request.headers['x-sdk-date'][:8], region)}"
     names = ";".join(sorted(request.headers))
     return f"{scheme.algorithm} {who}, SignedHeaders={names}, Signature={signature(scheme, request, region, ak, sk)}"
-
-
-class Authorization(NamedTuple):
-    """What an Authorization header says, for a server that verifies it; *date* and *region* are empty for `ACCESS`."""
-
-    scheme: SignatureScheme
-    ak: str
-    date: str
-    region: str
-    service: str
-    signed_headers: tuple[str, ...]
-    signature: str
-
-
-# Compiled when first needed: only a server reads this header.
-_AUTHORIZATION = (
-    r"(?P<algorithm>\S+)\s+(?P<kind>Credential|Access)=(?P<who>[^,\s]+)\s*,"
-    r"\s*SignedHeaders=(?P<names>[^,\s]+)\s*,\s*Signature=(?P<signature>[0-9a-f]+)\s*"
-)
-
-
-def parse_authorization(value: str) -> Authorization | None:
-    """Returns the parts of an Authorization header in any of the four schemes, or None when it is none of them."""
-    match = re.fullmatch(_AUTHORIZATION, value)
-    if match is None:
-        return None
-    ak, *scope = match["who"].split("/")
-    scheme = _SCHEMES.get((match["algorithm"], match["kind"], len(scope), scope[3:] == [TERMINATOR]))
-    if scheme is None:
-        return None
-    date, region, service = scope[:3] if scope else ("", "", SERVICE)
-    return Authorization(scheme, ak, date, region, service, tuple(match["names"].split(";")), match["signature"])
-
-
-_SCHEMES = {
-    ("SDK-HMAC-SHA256", "Access", 0, False): SignatureScheme.ACCESS,
-    ("SDK-HMAC-SHA256", "Credential", 4, True): SignatureScheme.SCOPED,
-    ("V11-HMAC-SHA256", "Credential", 4, True): SignatureScheme.V11,
-    ("V11-HMAC-SHA256", "Credential", 3, False): SignatureScheme.V11_CORE,
-}
 
 
 class _Secret(Frozen):

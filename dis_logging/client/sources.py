@@ -7,7 +7,6 @@ from typing import Any
 
 from dis_logging import options
 from dis_logging.client.credentials import AuthToken, Credentials, CredentialsSource
-from dis_logging.client.metadata import ECSCredentials
 from dis_logging.client.origins import ECS, Origins
 from dis_logging.errors import ConfigurationError, MissingOptionError
 
@@ -55,6 +54,8 @@ def find_credentials(
 
 def _source_of(credentials: Any) -> CredentialsSource:
     if credentials == _ECS:
+        from dis_logging.client.metadata import ECSCredentials  # which few programs need
+
         return ECSCredentials()
     if callable(credentials):
         return credentials  # type: ignore[no-any-return] # what it returns is checked at every call

@@ -10,17 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dis_logging.client import wire
-from dis_logging.client.models import CursorType, PartitionDescription, StreamDescription
+from dis_logging.client.read_models import CursorType, PartitionDescription, StreamDescription
 from dis_logging.errors import ProtocolError
 from dis_logging.escaping import escape
-
-# API reference, Querying Details of a Stream: limit_partitions is 1 to 1000.
-MAX_PARTITIONS = 1000
-# DIS Python SDK, getRecords: what it asks for; the Java SDK marks the parameter as no longer effective.
-DEFAULT_RECORDS = 1000
-MAX_RECORDS = 10_000
-# API reference, Obtaining Data Cursors: a cursor has 1 to 512 characters.
-MAX_CURSOR_LENGTH = 512
 
 _TEXT_LIMIT = 200
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
 from dis_logging import options
 from dis_logging.client.origins import DEFAULT, Origins
-from dis_logging.client.wire import STREAM_NAME
+from dis_logging.client.wire import is_stream_name
 from dis_logging.errors import ConfigurationError, MissingOptionError
 
 # Project ids are hexadecimal and regions lower-case words; both enter URLs, so anything beyond these sets is a mistake.
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_WORD = r"[A-Za-z0-9_-]{1,64}"
 
 
-class Target(NamedTuple):
+class Target:
     """
     One project of one region of one DIS.
 
@@ -27,10 +26,13 @@ class Target(NamedTuple):
         stream_id: for a stream that another account has authorised; empty otherwise.
     """
 
-    endpoint: str
-    region: str
-    project_id: str
-    stream_id: str = ""
+    __slots__ = ("endpoint", "project_id", "region", "stream_id")
+
+    def __init__(self, endpoint: str, region: str, project_id: str, stream_id: str = "") -> None:
+        self.endpoint = endpoint
+        self.region = region
+        self.project_id = project_id
+        self.stream_id = stream_id
 
     @property
     def host(self) -> str:
@@ -150,7 +152,7 @@ def find_stream_name(stream_name: str | None, origins: Origins | None = None) ->
 def check_stream_name(value: object) -> str:
     """Returns *value* if it can be a stream's name (1 to 64 of ``A-Z a-z 0-9 _ -``), else raises ConfigurationError."""
     name = options.text("stream_name", value)
-    if not STREAM_NAME.fullmatch(name):
+    if not is_stream_name(name):
         raise ConfigurationError(f"stream_name must be 1 to 64 letters, digits, '-' or '_', not {options.shown(value)}")
     return name
 
@@ -159,7 +161,7 @@ def _word(name: str, value: object, *variables: str) -> str:
     if value is None:
         raise MissingOptionError(name, *variables)
     word = options.text(name, value)
-    if not _WORD.fullmatch(word):
+    if not re.fullmatch(_WORD, word):
         raise ConfigurationError(f"{name} must be letters, digits, '-' or '_', not {options.shown(value)}")
     return word
 

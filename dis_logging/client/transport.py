@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from queue import Empty, Full
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import requests
 import urllib3
@@ -49,15 +49,18 @@ _MAX_FRAME_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 
 
-class HTTPReply(NamedTuple):
+class HTTPReply:
     """A complete answer: its status, its headers (names as `requests` gives them) and its decoded body."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
 
 
-class Route(NamedTuple):
+class Route:
     """
     How requests travel.
 
@@ -66,14 +69,17 @@ class Route(NamedTuple):
         verify: what TLS is verified with, as in requests: True, False, or the path of a CA bundle or directory.
     """
 
-    proxy: str | None
-    verify: bool | str
+    __slots__ = ("proxy", "verify")
+
+    def __init__(self, proxy: str | None, verify: bool | str) -> None:
+        self.proxy = proxy
+        self.verify = verify
 
     def __repr__(self) -> str:
         return f"Route({'through a proxy' if self.proxy else 'direct'}, verify={self.verify!r})"
 
 
-class Patience(NamedTuple):
+class Patience:
     """
     What a thread does while an answer keeps it waiting.
 
@@ -82,8 +88,11 @@ class Patience(NamedTuple):
         look: quick, as the answer may come meanwhile.
     """
 
-    seconds: float
-    look: Callable[[], object]
+    __slots__ = ("look", "seconds")
+
+    def __init__(self, seconds: float, look: Callable[[], object]) -> None:
+        self.seconds = seconds
+        self.look = look
 
 
 ENDLESS_PATIENCE = Patience(math.inf, lambda: None)
@@ -228,7 +237,8 @@ class HTTPTransport:
         finally:
             if ways.are_for_once:
                 ways.close()
-        return reply._replace(body=_without_tokens(reply.body, request.headers))
+        reply.body = _without_tokens(reply.body, request.headers)
+        return reply
 
     def _exchange_over(self, ways: _Ways, request: requests.PreparedRequest) -> HTTPReply:
         pool, target = ways.to(str(request.url))

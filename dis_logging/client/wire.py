@@ -20,8 +20,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dis_logging.client.models import (
-    GetRecordsResult,
-    GetRecordsResultEntry,
     PutRecordsRequestEntry,
     PutRecordsResult,
     PutRecordsResultEntry,
@@ -29,6 +27,9 @@ from dis_logging.client.models import (
 )
 from dis_logging.errors import ProtocolError, ServiceError
 from dis_logging.escaping import escape
+
+if TYPE_CHECKING:
+    from dis_logging.client.read_models import GetRecordsResult, GetRecordsResultEntry
 
 # Basic Concepts (dis_07_0007): 1 MB for one record, before base64. No source says whether that is 10**6 or 2**20;
 # every official client's constants use 2**20.
@@ -41,8 +42,16 @@ MAX_REQUEST_RECORDS = 10_000
 # FAQ, "What is a partition?": what one of a common stream takes in a second, whichever is reached first; bytes before base64.
 COMMON_RATE_RECORDS = 1000
 COMMON_RATE_BYTES = 1024 * 1024
-# API reference, Creating a Stream (the page Uploading Data says 60).
-STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# API reference, Querying Details of a Stream: limit_partitions is 1 to 1000.
+MAX_PARTITIONS = 1000
+# DIS Python SDK, getRecords: what it asks for; the Java SDK marks the parameter as no longer effective.
+DEFAULT_FETCH_RECORDS = 1000
+MAX_FETCH_RECORDS = 10_000
+# API reference, Obtaining Data Cursors: a cursor has 1 to 512 characters.
+MAX_CURSOR_LENGTH = 512
+# API reference, Creating a Stream (the page Uploading Data says 60). Patterns are compiled when they are first used, so that
+# the package is imported quickly.
+_STREAM_NAME = r"[A-Za-z0-9_-]{1,64}"
 # API reference, Uploading Data: explicit_hash_key and sequence numbers.
 MAX_HASH_KEY = 9223372036854775807
 # API reference, Uploading Data: "shardId-0000000000" or "0".
@@ -321,17 +330,19 @@ def decode_result_entry(record: object) -> PutRecordsResultEntry:
     return entry
 
 
-class WireRecord(Protocol):
-    """What a stored record must offer to be encoded in a GetRecords answer; a partition key of None is left out."""
+if TYPE_CHECKING:
 
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def partition_key(self) -> str | None: ...
-    @property
-    def sequence_number(self) -> str: ...
-    @property
-    def timestamp(self) -> int: ...
+    class WireRecord(Protocol):
+        """What a stored record must offer to be encoded in a GetRecords answer; a partition key of None is left out."""
+
+        @property
+        def data(self) -> bytes: ...
+        @property
+        def partition_key(self) -> str | None: ...
+        @property
+        def sequence_number(self) -> str: ...
+        @property
+        def timestamp(self) -> int: ...
 
 
 # API reference, Downloading Data: the only value of timestamp_type.
@@ -361,6 +372,8 @@ def decode_get_records_result(body: bytes) -> GetRecordsResult:
     Raises:
         ProtocolError: when the body is not a complete result.
     """
+    from dis_logging.client.read_models import GetRecordsResult  # see there
+
     document = load_object(body)
     records = None if document is None else document.get("records")
     if document is None or not isinstance(records, list):
@@ -370,6 +383,8 @@ def decode_get_records_result(body: bytes) -> GetRecordsResult:
 
 
 def _decode_record(record: object) -> GetRecordsResultEntry:
+    from dis_logging.client.read_models import GetRecordsResultEntry
+
     if not isinstance(record, dict) or not isinstance(record.get("data"), str):
         raise ProtocolError("DIS answered 200, but a record has no data", status=200)
     try:
@@ -493,6 +508,11 @@ def partition_index(hash_key: int, partitions: int) -> int:
 def is_hash_key(text: str) -> bool:
     """Returns whether *text* is an explicit hash key: a decimal number from 0 to `MAX_HASH_KEY`."""
     return text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_HASH_KEY
+
+
+def is_stream_name(text: str) -> bool:
+    """Returns whether *text* may be the name of a stream."""
+    return re.fullmatch(_STREAM_NAME, text) is not None
 
 
 def is_partition_id(text: str) -> bool:

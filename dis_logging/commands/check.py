@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 
 from dis_logging import options
 from dis_logging.client.client import DISClient
-from dis_logging.client.models import CursorType, PutRecordsRequestEntry, PutRecordsResultEntry, StreamDescription
+from dis_logging.client.models import PutRecordsRequestEntry, PutRecordsResultEntry
 from dis_logging.client.origins import OPTION, Origins
+from dis_logging.client.read_models import CursorType, StreamDescription
 from dis_logging.client.resolver import Addresses
 from dis_logging.client.target import find_stream_name
 from dis_logging.commands import handler_options, probes

@@ -151,7 +151,7 @@ def _port(value: str) -> int:
 
 def _stream(value: str) -> tuple[str, int]:
     name, colon, count = value.partition(":")
-    if not wire.STREAM_NAME.fullmatch(name):
+    if not wire.is_stream_name(name):
         raise argparse.ArgumentTypeError(f"{name!r} is not 1 to 64 letters, digits, '_' or '-'")
     partitions = count if colon else "1"
     if not re.fullmatch(r"[0-9]{1,4}", partitions) or not 1 <= int(partitions) <= _MOST_PARTITIONS:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from dis_logging.bell import Bell
 from dis_logging.client import wire
 from dis_logging.client.client import DISClient
-from dis_logging.client.models import CursorType, GetRecordsResultEntry
+from dis_logging.client.read_models import CursorType, GetRecordsResultEntry
 from dis_logging.errors import DeliveryError, ServiceError
 from dis_logging.pipeline.retry import Reaction, RetryPolicy, RetryState, reaction_to_error
 

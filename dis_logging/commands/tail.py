@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from dis_logging.client import wire
 from dis_logging.client.client import DISClient
-from dis_logging.client.models import CursorType, GetRecordsResultEntry
+from dis_logging.client.read_models import CursorType, GetRecordsResultEntry
 from dis_logging.client.target import find_stream_name
 from dis_logging.commands import handler_options
 from dis_logging.commands.advice import advice_for

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 from itertools import product
 
 from dis_logging.client import signing
-from dis_logging.client.signing import Authorization, SignableRequest, SignatureScheme
+from dis_logging.client.signing import SignableRequest, SignatureScheme
+from dis_logging.emulator.authorization import Authorization, parse_authorization
 from dis_logging.emulator.messages import RefusalError, Request
 
 # API request signing guide (APIGW.0303): the gateway refuses a request signed more than 15 minutes from its own time.
@@ -53,7 +54,7 @@ class Access:
             return
         if not value:
             raise RefusalError("DIS.4101")
-        claim = signing.parse_authorization(value)
+        claim = parse_authorization(value)
         if claim is None:
             raise RefusalError("DIS.4102")
         _verify_date(headers.get("x-sdk-date", ""), now)

@@ -8,7 +8,7 @@ import json
 from typing import NamedTuple
 
 from dis_logging.client import wire
-from dis_logging.client.models import CursorType
+from dis_logging.client.read_models import CursorType
 from dis_logging.emulator.call import Call, decimal, partition_number
 from dis_logging.emulator.messages import RefusalError, Response, message_of
 from dis_logging.emulator.store import PartitionDescription

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from dis_logging.client import signing
-from dis_logging.client.signing import Authorization
 from dis_logging.client.wire import MalformedRequestError
 from dis_logging.emulator.app import Operation
+from dis_logging.emulator.authorization import Authorization, parse_authorization
 from dis_logging.emulator.messages import Head, ReceivedEntry, Request, Response
 
 
@@ -84,7 +83,7 @@ class Journal:
 
     def arrived(self, head: Head, connection: int, operation: Operation | None) -> ReceivedRequest:
         """Notes a request whose head has arrived."""
-        authorization = signing.parse_authorization(head.headers.get("authorization", ""))
+        authorization = parse_authorization(head.headers.get("authorization", ""))
         with self._lock:
             self._arrived += 1
             received = ReceivedRequest(

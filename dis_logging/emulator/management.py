@@ -27,7 +27,7 @@ def create_stream(call: Call) -> Response:
     """Adds a stream, which runs at once; DIS takes some seconds."""
     fields = call.fields()
     name = wire.text_field(fields, "stream_name")
-    if not wire.STREAM_NAME.fullmatch(name):
+    if not wire.is_stream_name(name):
         raise RefusalError("DIS.4300", "Request error. Invalid stream_name.")
     settings = StreamSettings(
         wire.text_field(fields, "stream_type") or "COMMON",

@@ -153,7 +153,7 @@ class Store:
             ValueError: when the name is none that DIS allows, or there would be no partition.
             StreamExistsError: when the name is taken.
         """
-        if not wire.STREAM_NAME.fullmatch(name):
+        if not wire.is_stream_name(name):
             raise ValueError(f"stream name {name!r} is not 1 to 64 letters, digits, '_' or '-'")
         if partitions < 1:
             raise ValueError(f"stream {name!r} needs at least 1 partition, not {partitions!r}")

@@ -33,7 +33,7 @@ def put_records(call: Call) -> Response:
 
 
 def _check_stream(name: str, stream_id: str) -> None:
-    if not (name or stream_id) or (name and not wire.STREAM_NAME.fullmatch(name)):
+    if not (name or stream_id) or (name and not wire.is_stream_name(name)):
         raise RefusalError("DIS.4300", "Request error. Invalid stream_name.")
 
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from dis_logging.client.models import PutRecordsResultEntry, Refusals
 from dis_logging.client.transport import Patience
@@ -50,10 +50,14 @@ _TRIALS = range(10)
 _SHORTEST_PATIENCE = 0.1
 
 
-class Sender(Protocol):
-    """What the pipeline needs of a client: one attempt, which returns the refused entries by their index."""
+if TYPE_CHECKING:
 
-    def send(self, stream_name: str, entries: Sequence[WireEntry], timeout: float, patience: Patience) -> Refusals: ...
+    class Sender(Protocol):
+        """What the pipeline needs of a client: one attempt, which returns the refused entries by their index."""
+
+        def send(
+            self, stream_name: str, entries: Sequence[WireEntry], timeout: float, patience: Patience
+        ) -> Refusals: ...
 
 
 class _Part:
@@ -124,12 +128,8 @@ class _Attempt:
         self.is_over = False
 
 
-class _Again(NamedTuple):
-    """Why a part of a batch goes again, whether the rest got through, and how long it must wait at least."""
-
-    error: DeliveryError
-    progress: bool
-    pause: float
+#: Why a part of a batch goes again, whether the rest got through, and how long it must wait at least, in seconds.
+_Again: TypeAlias = tuple[DeliveryError, bool, float]
 
 
 class Delivery:
@@ -622,7 +622,7 @@ class Delivery:
         again = None
         if last is not None:
             error = ServiceError(200, last.error_code, last.error_message)
-            again = _Again(error, len(left) < len(entries), pause)
+            again = (error, len(left) < len(entries), pause)
         if delivered:
             self._lone_refusals = 0
         part.entries = left

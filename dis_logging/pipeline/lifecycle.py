@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dis_logging.pipeline import reentry
 
@@ -24,27 +24,29 @@ _SHUTDOWN = logging.shutdown.__code__
 _STARTING_OVER = 1.0  # what it takes to start over in a child, seconds, generously
 
 
-class Closable(Protocol):
-    """What is done to a pipeline when its process ends or forks."""
+if TYPE_CHECKING:
 
-    shutdown_timeout: float
-    pid: int
+    class Closable(Protocol):
+        """What is done to a pipeline when its process ends or forks."""
 
-    @property
-    def waiting(self) -> int:
-        """How many records have no verdict yet."""
+        shutdown_timeout: float
+        pid: int
 
-    def begin_flush(self) -> None:
-        """Makes its thread send everything now; returns at once."""
+        @property
+        def waiting(self) -> int:
+            """How many records have no verdict yet."""
 
-    def settle(self, deadline: float) -> None:
-        """Gives every record its verdict by *deadline* (monotonic); what is left goes to the fallback."""
+        def begin_flush(self) -> None:
+            """Makes its thread send everything now; returns at once."""
 
-    def close(self, deadline: float) -> None:
-        """Settles, and takes each later record in the thread that emits it."""
+        def settle(self, deadline: float) -> None:
+            """Gives every record its verdict by *deadline* (monotonic); what is left goes to the fallback."""
 
-    def reset_after_fork(self) -> None:
-        """Starts over in a child process."""
+        def close(self, deadline: float) -> None:
+            """Settles, and takes each later record in the thread that emits it."""
+
+        def reset_after_fork(self) -> None:
+            """Starts over in a child process."""
 
 
 class ClosingBudget:

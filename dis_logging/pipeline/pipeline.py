@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.delivery import Delivery, Sender
+from dis_logging.pipeline.delivery import Delivery
 from dis_logging.pipeline.entry import Entry, Failure, FailureReason, Verdict
 from dis_logging.pipeline.fallback import Fallback, FallbackLookup
 from dis_logging.pipeline.health import Health
@@ -59,10 +59,13 @@ _DELIVERY_LOGGERS = [
 ]
 
 
-class ClosableSender(Sender, Protocol):
-    """A sender that holds connections."""
+if TYPE_CHECKING:
+    from dis_logging.pipeline.delivery import Sender
 
-    def close(self) -> None: ...
+    class ClosableSender(Sender, Protocol):
+        """A sender that holds connections."""
+
+        def close(self) -> None: ...
 
 
 class PipelineOptions(NamedTuple):

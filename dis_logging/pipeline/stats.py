@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dis_logging.bell import Bell
 from dis_logging.frozen import Frozen, set_field
@@ -159,10 +159,12 @@ class Acknowledged:
         self.epochs: list[tuple[Epoch, int]] | None = None  # with how many of them are yet to be settled there
 
 
-class Settleable(Protocol):
-    """What is counted once, even if two threads are about to."""
+if TYPE_CHECKING:
 
-    settled: bool
+    class Settleable(Protocol):
+        """What is counted once, even if two threads are about to."""
+
+        settled: bool
 
 
 class Ledger:

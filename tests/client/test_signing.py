@@ -11,10 +11,10 @@ from dis_logging.client.signing import (
     SignatureScheme,
     authorization,
     canonical_request,
-    parse_authorization,
     payload_hash,
     string_to_sign,
 )
+from dis_logging.emulator.authorization import parse_authorization
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "signing.json").read_text("utf-8"))
 AK = VECTORS["credentials"]["ak"]
