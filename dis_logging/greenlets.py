@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,21 +20,37 @@ def can_wait() -> bool:
     return gevent is None or gevent.getcurrent() is not gevent.get_hub()
 
 
-def run_in_main_hub(action: Callable[[], object]) -> bool:
+def run_in_running_hub(action: Callable[[], object]) -> bool:
     """
-    Has a greenlet of gevent's main hub run *action* soon, if a thread that the caller starts would not run; returns whether.
+    Has a hub run *action* in a greenlet soon, and returns whether there is one; for what starts a thread.
 
-    That is so in a thread of gevent's pool, whose hub stands still as soon as the task is done, and in the hub itself, which
-    cannot wait until the thread has started. False also where the main thread has no hub.
+    The caller need not wait then until the thread has started: the hub itself cannot, and in vain would it wait for a
+    thread that is killed before. It is the caller's hub if that is running, else the main one, as in a thread of gevent's
+    pool, whose hub stands still between tasks.
     """
     gevent = _gevent()
-    if gevent is None or (gevent.get_hub().main_hub and can_wait()):
+    if gevent is None:
         return False
-    hub = _main_hub(gevent)
+    hub, caller = gevent.get_hub(), gevent.getcurrent()
+    if is_in_pool() or not (hub.main_hub or hub in (caller, caller.parent)):
+        hub = _main_hub(gevent)
     if hub is None:
         return False
-    hub.loop.run_callback_threadsafe(gevent.spawn, action)
+    # No Greenlet, as those may all be killed before they run.
+    hub.loop.run_callback_threadsafe(gevent.spawn_raw, action)
     return True
+
+
+def is_in_pool() -> bool:
+    """Returns whether the calling thread is one of gevent's pool, whose hub stands still between tasks and ends with it."""
+    gevent = _gevent("socket")
+    worker: Any = getattr(sys.modules.get("gevent.threadpool"), "_WorkerGreenlet", None)
+    greenlet = None if gevent is None or worker is None else gevent.getcurrent()
+    while greenlet is not None:
+        if isinstance(greenlet, worker):
+            return True
+        greenlet = greenlet.parent
+    return False
 
 
 def is_kill(error: BaseException) -> bool:
@@ -50,30 +65,28 @@ def current_hub() -> Any:
     return None if gevent is None else gevent.get_hub()
 
 
-def native_getaddrinfo() -> Callable[..., Any]:
-    """Returns `socket.getaddrinfo`, or the system's own in place of gevent's."""
+def is_alive(hub: Any) -> bool:
+    """Returns whether the thread of *hub* is there, and the hub has not been destroyed."""
+    return hub.loop is not None and hub.thread_ident in sys._current_frames()  # noqa: SLF001 - the one list of all threads
+
+
+def native_getaddrinfo() -> Callable[..., Any] | None:
+    """Returns what gevent has replaced by the present `socket.getaddrinfo`, None if that is not gevent's."""
     gevent = _gevent("socket")
     if gevent is None or socket.getaddrinfo is not gevent.socket.getaddrinfo:
-        return socket.getaddrinfo
+        return None
     original: Callable[..., Any] = gevent.monkey.get_original("socket", "getaddrinfo")
     return original
 
 
-def start_native_thread(action: Callable[[], object], name: str) -> None:
+def start_native_thread(action: Callable[[], object]) -> None:
     """
-    Runs *action*, which raises nothing, in a daemon thread of the system, even where others are greenlets.
-
-    Args:
-        name: of the thread, where it has one.
+    Runs *action*, which raises nothing and calls nothing of gevent's, in a thread of the system where gevent has replaced those.
 
     Raises:
         RuntimeError: no thread can be had.
     """
-    gevent = _gevent()
-    if gevent is None:
-        threading.Thread(target=action, name=name, daemon=True).start()
-    else:
-        gevent.monkey.get_original("_thread", "start_new_thread")(action, ())
+    sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")(action, ())
 
 
 def _gevent(replacing: str = "threading") -> Any:
@@ -83,9 +96,7 @@ def _gevent(replacing: str = "threading") -> Any:
 
 
 def _main_hub(gevent: Any) -> Any:
-    here = gevent.get_hub()
-    if here.main_hub:
-        return here
+    """Returns the hub of the main thread, None if it has none; after a fork elsewhere there is no main thread."""
     # No other thread's hub can be asked for. By its type, as some objects run code when asked for their class.
     hubs = (thing for thing in gc.get_objects() if issubclass(type(thing), gevent.hub.Hub))
-    return next((hub for hub in hubs if hub.main_hub and hub.loop is not None), None)
+    return next((hub for hub in hubs if hub.main_hub and is_alive(hub)), None)

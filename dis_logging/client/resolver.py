@@ -18,6 +18,7 @@ import copy
 import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -70,7 +71,8 @@ def _is_address(host: str) -> bool:
 
 
 def _ask(host: str, port: int) -> Addresses:
-    addresses: Addresses = native_getaddrinfo()(host, port, 0, socket.SOCK_STREAM)
+    ask = native_getaddrinfo() or socket.getaddrinfo
+    addresses: Addresses = ask(host, port, 0, socket.SOCK_STREAM)
     return addresses
 
 
@@ -90,8 +92,12 @@ class _Lookup:
 
     def start(self) -> None:
         """Asks in a thread of its own."""
+        ask = native_getaddrinfo()
         try:
-            start_native_thread(self._run, "dis_logging-resolver")
+            if ask is not None:
+                start_native_thread(self._run)
+            else:
+                threading.Thread(target=self._run, name="dis_logging-resolver", daemon=True).start()
         except RuntimeError:
             self._run()
 

@@ -36,7 +36,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from dis_logging.client.resolver import resolve
 from dis_logging.errors import DeliveryError, NotSentError, ProtocolError, ServiceError, UnknownOutcomeError
 from dis_logging.escaping import escape
-from dis_logging.greenlets import current_hub
+from dis_logging.greenlets import current_hub, is_alive, is_in_pool
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse  # not in urllib3 1.26
@@ -159,7 +159,7 @@ class HTTPTransport:
     and wrapping its answer took more time than the rest of a batch together.
 
     Safe to use from several threads: each attempt takes a connection of its own. After a fork the child opens its own
-    connections and leaves the parent's untouched, as do the threads of gevent's pool with those of the main thread.
+    connections and leaves the parent's untouched; so does each thread that has a hub of gevent's.
 
     Args:
         verify: as in requests: True, False, or the path of a CA bundle or directory.
@@ -169,7 +169,7 @@ class HTTPTransport:
     def __init__(self, *, verify: bool | str = True, proxies: Mapping[str, str] | None = None) -> None:
         self._verify = verify
         self._proxies = _Proxies(proxies or {})
-        self._ways: _Ways | None = None
+        self._ways: dict[Any, _Ways] = {}  # by the hub of gevent that their connections wait in; None without it
 
     def send(
         self,
@@ -222,9 +222,12 @@ class HTTPTransport:
 
     def close(self) -> None:
         """Closes the idle connections; a later `send` opens new ones."""
-        ways, self._ways = self._ways, None
-        if ways is not None:
-            ways.close()
+        for hub, ways in list(self._ways.items()):
+            self._ways.pop(hub, None)
+            if hub is None or hub is current_hub() or ways.are_inherited:
+                ways.close()
+            elif is_alive(hub):
+                hub.loop.run_callback_threadsafe(ways.close)  # no other thread may
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, auth: AuthBase) -> HTTPReply:
         request = requests.PreparedRequest()
@@ -280,15 +283,19 @@ class HTTPTransport:
         return HTTPReply(response.status, response.headers, body)
 
     def _current_ways(self) -> _Ways:
-        ways, hub = self._ways, current_hub()
+        hub = current_hub()
+        ways = self._ways.get(hub)
+        if ways is None and hub is not None and not hub.main_hub:
+            # Made before gevent came: they wait in the system, and so hold up nobody but this thread.
+            ways = self._ways.get(None)
         if ways is not None and not ways.are_inherited:
-            if ways.hub is hub:
-                return ways
-            if hub is not None and not hub.main_hub:
-                return _Ways(self._verify, self._proxies, hub, are_for_once=True)
-        if ways is not None:
-            ways.leave()
-        self._ways = ways = _Ways(self._verify, self._proxies, hub)
+            return ways
+        if hub is not None and is_in_pool():
+            return _Ways(self._verify, self._proxies, are_for_once=True)
+        for other in list(self._ways):
+            if other is not None and not is_alive(other):
+                self._ways.pop(other, None)
+        ways = self._ways[hub] = _Ways(self._verify, self._proxies)
         return ways
 
 
@@ -298,12 +305,10 @@ class _Ways:
 
     Args:
         verify, proxies: as in requests; what they leave open, the environment decides.
-        hub: of gevent, in which the connections wait; None without it.
         are_for_once: the connections are not kept, as the thread that they belong to may end with its hub.
     """
 
-    def __init__(self, verify: bool | str, proxies: _Proxies, hub: object, *, are_for_once: bool = False) -> None:
-        self.hub = hub
+    def __init__(self, verify: bool | str, proxies: _Proxies, *, are_for_once: bool = False) -> None:
         self.are_for_once = are_for_once
         self._pid = os.getpid()
         self._verify = verify
@@ -344,35 +349,34 @@ class _Ways:
     def close(self) -> None:
         """Closes the idle connections, if they are this process's own."""
         if self.are_inherited:
-            self.leave()
+            self.leave_to_parent()
         else:
             self._adapter.close()
 
-    def leave(self) -> None:
+    def leave_to_parent(self) -> None:
         """
-        Leaves the idle connections to the parent process, or to another thread of gevent's; says nothing to the other side.
+        Gives back the descriptors of the idle connections, in a child; says nothing to the other side.
 
-        They are kept, as closing or collecting them here could wait for a lock that a thread of the parent held at the
-        fork. Only their descriptors are given back, by a child.
+        The connections themselves are kept: they are shared with the parent, and closing or collecting them here could wait
+        for a lock that a thread of the parent held at the fork.
         """
-        _left.append(self)
-        if self.are_inherited:
-            for pool, _ in self._pools.values():
-                for connection in pool.pool if isinstance(pool.pool, _IdleConnections) else ():
-                    if isinstance(connection, HTTPConnection) and isinstance(connection.sock, _DeadlineSocket):
-                        connection.sock.give_back()
+        _inherited.append(self)
+        for pool, _ in self._pools.values():
+            for connection in pool.pool if isinstance(pool.pool, _IdleConnections) else ():
+                if isinstance(connection, HTTPConnection) and isinstance(connection.sock, _DeadlineSocket):
+                    connection.sock.give_back()
 
     def __del__(self) -> None:
         # A client that is only thrown away, in a child. A daemon may have other files under those descriptors.
         try:
             if self.are_inherited:
-                self.leave()
+                self.leave_to_parent()
         except Exception:  # noqa: S110 - at the very end of the interpreter nothing is left of this module
             pass
 
 
 _NO_RETRIES = urllib3.Retry(False)
-_left: list[_Ways] = []
+_inherited: list[_Ways] = []
 
 
 class _Proxies(dict[str, str]):

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -245,31 +245,30 @@ def _end_fork_in_parent() -> None:
 
 
 def _start_over() -> None:
-    global _pid, _forks
-    with _signals_held_back():
-        _forks = 0
-        reentry.start_over()
-        budget.restart()
-        _pipelines.clear()
-        for pipeline in list(_known):
-            pipeline.reset_after_fork()
-        _pid = os.getpid()
-        _starting_over.clear()
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Lets signal handlers run before and after, as what they log in between would go to what is being replaced."""
-    signal = sys.modules.get("signal")  # whoever has a handler has imported it
+    """Starts over in a child; signal handlers run before and after, as what they log meanwhile would go to what is replaced."""
+    signal: Any = sys.modules.get("signal")  # whoever has a handler has imported it
     change_mask = getattr(signal, "pthread_sigmask", None)
-    if signal is None or change_mask is None:
-        yield
+    if change_mask is None:
+        _make_everything_anew()
         return
-    before = change_mask(signal.SIG_BLOCK, signal.valid_signals())
+    before = change_mask(signal.SIG_BLOCK, ())
     try:
-        yield
+        change_mask(signal.SIG_BLOCK, signal.valid_signals())  # runs handlers once it has, and they may raise
+        _make_everything_anew()
     finally:
         change_mask(signal.SIG_SETMASK, before)
+
+
+def _make_everything_anew() -> None:
+    global _pid, _forks
+    _forks = 0
+    reentry.start_over()
+    budget.restart()
+    _pipelines.clear()
+    for pipeline in list(_known):
+        pipeline.reset_after_fork()
+    _pid = os.getpid()
+    _starting_over.clear()
 
 
 # Registered after logging's own exit function, hence run before it: while fallbacks are still open, and for all handlers

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from dis_logging.greenlets import can_wait
 from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
@@ -195,6 +196,8 @@ class Pipeline:
             f"the buffer is full ({self._options.max_buffer_records} records or {self._options.max_buffer_bytes} bytes)"
         )
         self._start_up()
+        if not self._worker.is_alive and not self._closed:
+            self._worker.wake()  # there was no thread to be had when the buffer filled up
         self._fallback.put(
             Failure(entry, FailureReason.OVERFLOW.value, message, 0, outcome_unknown=False, buffered=False)
         )
@@ -315,11 +318,12 @@ class Pipeline:
         return min(max(0.0, seconds), self.shutdown_timeout * _GIVING_UP_SHARE)
 
     def _would_wait_for_itself(self) -> bool:
-        """Returns whether the calling thread is one that this pipeline's verdicts wait for."""
+        """Returns whether the calling thread is one that this pipeline's verdicts wait for, or may not wait at all."""
         if self._fallback.is_current_thread or any(sender.is_current_thread for sender in self._senders):
             return True
         state = reentry.inside.get(threading.get_ident())
-        return state is not None and id(self._fallback) in state.trail
+        is_handing_over = state is not None and state.delivering and id(self._fallback) in state.trail
+        return is_handing_over or not can_wait()
 
     def _help(self, deadline: float) -> bool:
         """Does in the calling thread what the worker does not get to; returns whether there was anything."""

@@ -74,11 +74,12 @@ def is_delivering() -> bool:
 
 def start_over() -> None:
     """
-    After a fork only the calling thread exists, the ids of the others may be given out again, and nobody waits for it.
+    After a fork only the calling thread exists, and the ids of the others may be given out again.
 
-    It may have been delivering for the parent; in the child it may wait for what it logs.
+    If it was delivering, that was for the parent: here it may wait for what it logs. But what a fallback logs still must not
+    come back to it, or each child that it makes would make another.
     """
     state = inside.get(threading.get_ident())
     inside.clear()
     if state is not None:
-        inside[threading.get_ident()] = Inside(state.depth, (), False)
+        inside[threading.get_ident()] = Inside(state.depth, state.trail, False)

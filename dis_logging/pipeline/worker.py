@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 
 from dis_logging.bell import Bell
-from dis_logging.greenlets import is_kill, run_in_main_hub
+from dis_logging.greenlets import can_wait, is_in_pool, is_kill, run_in_running_hub
 
 _logger = logging.getLogger("dis_logging")
 _PAUSE_AFTER_ERROR = 0.1
+_HANDING_ON_TIME = 1.0
+
+
+class _Claim:
+    """A call that starts the thread, or has handed that on to another hub of gevent's."""
+
+    __slots__ = ("handed_on_at",)
+
+    def __init__(self) -> None:
+        self.handed_on_at = math.inf
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the other hub has had time enough: its thread may wait for something that is not gevent's."""
+        return time.monotonic() - self.handed_on_at > _HANDING_ON_TIME
 
 
 class Worker:
@@ -40,7 +57,7 @@ class Worker:
         self._stopping = False
         self._is_waiting = False
         self._thread: threading.Thread | None = None
-        self._starting: dict[str, object] = {}  # which call of _start starts it; empty while none does
+        self._starting: dict[str, _Claim] = {}  # which call of _start starts it; empty while none does
 
     @property
     def is_alive(self) -> bool:
@@ -79,17 +96,22 @@ class Worker:
     def _start(self) -> None:
         # Never waits: whoever finds the claim taken may rely on the thread that has it, which may be itself, interrupted
         # by a signal handler.
-        me = object()
+        me = _Claim()
         try:  # around the claim, which Ctrl-C may follow at once: nobody could start it any more
-            if self._starting.setdefault("by", me) is not me:
+            holder = self._starting.setdefault("by", me)
+            if holder is not me:
+                if not holder.is_overdue or is_in_pool() or not can_wait():
+                    return
+                self._starting["by"] = me
+            elif not self.is_alive and run_in_running_hub(lambda: self._start_as(me)):
+                me.handed_on_at = time.monotonic()
                 return
-            if self.is_alive or not run_in_main_hub(lambda: self._start_as(me)):
-                self._start_as(me)
+            self._start_as(me)
         except BaseException:
             self._give_up_claim(me)
             raise
 
-    def _start_as(self, me: object) -> None:
+    def _start_as(self, me: _Claim) -> None:
         """Starts the thread for *me*, who has the claim, and gives it up."""
         try:
             if self._starting.get("by") is me and not self.is_alive:
@@ -109,7 +131,7 @@ class Worker:
         if self._thread is None and self._rung:
             self._start()
 
-    def _give_up_claim(self, me: object) -> None:
+    def _give_up_claim(self, me: _Claim) -> None:
         if "by" in self._starting and self._starting["by"] is me:
             del self._starting["by"]
 

@@ -94,7 +94,7 @@ def test_after_a_fork_only_the_calling_thread_counts_and_it_delivers_no_more() -
 
     def fork() -> None:
         reentry.start_over()
-        assert inside == {threading.get_ident(): Inside(1, (), delivering=False)}
+        assert inside == {threading.get_ident(): Inside(1, (7,), delivering=False)}
 
     inside[threading.get_ident()] = Inside(1, (), delivering=False)
     try:

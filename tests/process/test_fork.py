@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from dis_logging.emulator import DISEmulator
-from dis_logging.emulator.faults import Hang
+from dis_logging.emulator.faults import Hang, Refuse
 from tests.certificates import bundle, server_context
 from tests.process.programs import Programs, numbered
 from tests.raw_server import RawServer, acknowledge
@@ -291,6 +291,71 @@ def test_a_child_made_within_a_fallback_may_flush(dis: DISEmulator, programs: Pr
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("record", 1)
+
+
+def test_a_child_that_a_signal_interrupts_as_it_starts_over_has_its_signals_and_delivers(programs: Programs) -> None:
+    program = """
+    import itertools, os, signal, sys
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    parent = os.getpid()
+    def interrupt(frame, event, _):
+        file = frame.f_code.co_filename
+        is_place = event == "c_return" if file == signal.__file__ else event in ("call", "c_return") and "dis_logging" in file
+        if is_place and os.getpid() != parent and next(remaining) == 0:
+            raise KeyboardInterrupt
+    for place in itertools.count():
+        remaining = itertools.count(place, -1)
+        sys.setprofile(interrupt)
+        child = os.fork()
+        sys.setprofile(None)
+        if not child:
+            if next(remaining) >= 0:
+                os._exit(9)
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            logger.info("record %d", place)
+            os._exit(not handler.flush(20))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 9:
+            break
+        assert status == 0, (place, status)
+    print(place)
+    """
+    ended = programs.run(program, flush_interval=60)
+
+    assert ended.returncode == 0
+    places = int(ended.output)
+    assert places > 30
+    told = [line for line in ended.errors.splitlines() if line.startswith("KeyboardInterrupt")]
+    assert len(told) == places  # by Python
+    assert ended.delivered == numbered("record", places)
+    assert not ended.reported
+
+
+def test_children_made_within_a_fallback_make_no_others(dis: DISEmulator, programs: Programs) -> None:
+    program = (
+        WAIT_FOR
+        + """
+    import logging, os
+    from application import make_handler, make_logger
+    class Forking(logging.Handler):
+        def emit(self, record):
+            print(record.getMessage(), flush=True)
+            child = os.fork()
+            if not child:
+                logger.error("child")
+                os._exit(not handler.flush(20))
+            wait_for([child])
+    logger = make_logger("app", handler := make_handler(fallback=Forking()))
+    logger.info("parent")
+    assert handler.flush(20)
+        """
+    )
+    with dis.rule(Refuse(400, "DIS.4302", "no")):
+        ended = programs.run(program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "parent\n")
+    assert ended.reported == {"child": 1}  # on stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

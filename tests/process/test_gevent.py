@@ -5,11 +5,18 @@ It replaces parts of `threading` and `socket`. That should be the first thing a 
 does it when the application, and with it the handler, is already there.
 """
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
+import trustme
 
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import Hang
+from tests.certificates import bundle, server_context
 from tests.process.programs import Programs, numbered
+from tests.raw_server import RawServer, acknowledge
 
 pytest.importorskip("gevent", reason="has no wheel for this platform")
 
@@ -27,6 +34,14 @@ PATCH = """
     from gevent import monkey
     monkey.patch_all()
     """
+
+
+def by_name(dis: DISEmulator) -> dict[str, Any]:
+    """Returns options that lead to the emulator by a name that must be asked for."""
+    endpoint = dis.endpoint.replace("127.0.0.1", "localhost")
+    return {"endpoint": endpoint, "allow_http": True, "proxies": {"no_proxy": "*"}}
+
+
 patched = pytest.mark.parametrize("beginning", [PATCH + SET_UP, SET_UP + PATCH], ids=["early", "late"])
 
 
@@ -196,18 +211,21 @@ def test_what_the_hub_itself_logs_is_lost_neither_without_a_sender_nor_without_r
 def test_killing_all_greenlets_neither_hangs_nor_ends_the_delivery(programs: Programs, beginning: str) -> None:
     program = """
     import gc
+    def kill_all():
+        gevent.killall([thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet)], timeout=60)
     def wait_until_delivered(count):
         deadline = time.monotonic() + 60
         while handler.stats().delivered < count and time.monotonic() < deadline:
             gevent.sleep(0.01)
     logger.info("record 0")
+    kill_all()  # before the sender has begun
     wait_until_delivered(1)
-    gevent.killall([thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet)], timeout=60)
     logger.info("record 1")
+    kill_all()  # while the sender waits for company for it
     wait_until_delivered(2)
     print(handler.stats().delivered)
     """
-    ended = programs.run(beginning + program, flush_interval=0.01)
+    ended = programs.run(beginning + program, flush_interval=0.2)
 
     assert (ended.returncode, ended.errors, ended.output) == (0, "", "2\n")
     assert ended.delivered == numbered("record", 2)
@@ -242,13 +260,7 @@ def test_a_thread_pool_that_is_busy_holds_up_no_name(dis: DISEmulator, programs:
         waiting.get()
     """
     options = {"overflow": "block", "block_timeout": 60, "max_buffer_records": 10}
-    ended = programs.run(
-        beginning + program,
-        endpoint=dis.endpoint.replace("127.0.0.1", "localhost"),
-        allow_http=True,
-        proxies={"no_proxy": "*"},
-        **options,
-    )
+    ended = programs.run(beginning + program, **by_name(dis), **options)
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("record", 200)
@@ -260,3 +272,156 @@ def test_the_first_connection_may_be_made_as_the_process_ends(programs: Programs
 
     assert (ended.returncode, ended.errors) == (0, "")
     assert ended.delivered == numbered("record", 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@patched
+def test_clients_that_the_thread_pool_uses_leave_nothing_behind(programs: Programs, beginning: str) -> None:
+    program = """
+    import os
+    from dis_logging import DISClient, PutRecordsRequestEntry
+    stream = OPTIONS.pop("stream_name")
+    entries = [PutRecordsRequestEntry("record 0")]
+    pool = gevent.get_hub().threadpool
+    def put(client):
+        client.put_records(stream, entries)
+    kept = DISClient(**OPTIONS)
+    counts = set()
+    for number in range(20):
+        pool.apply(put, (kept,))
+        with DISClient(**OPTIONS) as client:
+            pool.apply(put, (client,))
+            put(client)
+        if number > 2:
+            counts.add(len(os.listdir("/proc/self/fd")))
+    print(len(counts))
+    """
+    ended = programs.run(beginning + program)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "1\n")
+    assert sum(ended.delivered.values()) == 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@patched
+def test_a_function_of_the_programs_own_may_ask_for_names(dis: DISEmulator, programs: Programs, beginning: str) -> None:
+    """It may call gevent's, for which a thread of the system would get a hub, and threads, that never end."""
+    program = """
+    import os, socket
+    ask = socket.getaddrinfo
+    socket.getaddrinfo = lambda *arguments: ask(*arguments)
+    from dis_logging import DISClient, PutRecordsRequestEntry
+    stream = OPTIONS.pop("stream_name")
+    counts = set()
+    for number in range(20):
+        with DISClient(**OPTIONS) as client:
+            client.put_records(stream, [PutRecordsRequestEntry("record 0")])
+        if number > 2:
+            counts.add((len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))))
+    print(len(counts))
+    """
+    ended = programs.run(beginning + program, **by_name(dis))
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "1\n")
+
+
+@pytest.mark.parametrize("where", ["in-a-greenlet", "in-the-thread-itself"])
+def test_a_second_hub_sends_while_the_main_thread_waits_for_something_else(programs: Programs, where: str) -> None:
+    program = """
+    import sys
+    gevent.sleep(0)  # so that the main thread has a hub
+    done = monkey.get_original("_thread", "allocate_lock")()
+    done.acquire()
+    def log():
+        deadline = time.monotonic() + 60
+        while not handler.stats().delivered and time.monotonic() < deadline:
+            logger.info("record")
+            gevent.sleep(0.1)
+    def serve():
+        if sys.argv[1] == "in-a-greenlet":
+            gevent.spawn(log).join()
+        else:
+            log()
+        print(handler.stats().delivered > 0, flush=True)
+        done.release()
+    monkey.get_original("_thread", "start_new_thread")(serve, ())
+    done.acquire()
+    """
+    ended = programs.start(PATCH + SET_UP + program, where, flush_interval=0.01).wait()
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "True\n")
+
+
+def test_a_child_made_in_the_thread_pool_sends_while_it_runs(programs: Programs) -> None:
+    program = """
+    import os
+    def fork():
+        child = gevent.os.fork_gevent()
+        if not child:
+            logger.info("record 0")
+            deadline = time.monotonic() + 20
+            while not handler.stats().delivered and time.monotonic() < deadline:
+                gevent.sleep(0.01)
+            os._exit(not handler.stats().delivered)
+        return child
+    child = gevent.get_hub().threadpool.apply(fork)
+    print(os.waitstatus_to_exitcode(monkey.get_original("os", "waitpid")(child, 0)[1]))
+    """
+    ended = programs.run(PATCH + SET_UP + program, flush_interval=0.01)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "0\n")
+    assert ended.delivered == numbered("record", 1)
+
+
+def test_a_sender_that_was_there_before_gevent_keeps_its_connection(programs: Programs, tmp_path: Path) -> None:
+    """With TLS it could not open another one: gevent's comes too late for that."""
+    authority = trustme.CA()
+    program = (
+        """
+    import sys
+    logger = make_logger("app", handler := make_handler(endpoint=sys.argv[1], verify=sys.argv[2]))
+    logger.info("record")
+    assert handler.flush(20)
+    """
+        + PATCH
+        + """
+    deadline = time.monotonic() + 20
+    for number in range(3):
+        logger.info("record")
+        while handler.stats().buffered and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+    print(handler.stats().delivered)
+    """
+    )
+    with RawServer(acknowledge, tls=server_context(authority)) as server:
+        ended = programs.start(
+            SET_UP + program, server.endpoint, bundle(authority, tmp_path), flush_interval=0.01
+        ).wait()
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "4\n")
+
+
+@pytest.mark.parametrize("ending", ["handler.flush()", "handler.close()", "logging.shutdown()"])
+def test_a_signal_handler_that_comes_while_all_greenlets_wait_may_end_the_handler(
+    programs: Programs, ending: str
+) -> None:
+    """It runs in the hub, which cannot wait itself."""
+    program = f"""
+    import os, signal
+    def end(*_):
+        {ending}
+        ended.append(True)
+    ended = []
+    signal.signal(signal.SIGUSR1, end)
+    logger.info("record 0")
+    gevent.get_hub().loop.timer(0.1).start(os.kill, os.getpid(), signal.SIGUSR1)
+    deadline = time.monotonic() + 20
+    while not ended and time.monotonic() < deadline:
+        gevent.sleep(1)
+    handler.flush()
+    print(ended)
+    """
+    ended = programs.run(PATCH + SET_UP + program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "[True]\n")
+    assert ended.accounted == numbered("record", 1)
