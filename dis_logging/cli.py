@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: from argparse, with 0 after ``--help`` and ``--version`` and with 2 after a usage error.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # with the usage of the command, of which argparse itself does not think
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.run is None:
         parser.print_help(sys.stderr)
         return WRONG_USAGE
@@ -57,10 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.set_defaults(run=None)
+    parser.set_defaults(run=None, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (demo, emulator, send, check, tail):
         command.add_command(commands)
+    for each in commands.choices.values():
+        each.set_defaults(parser=each)
     return parser
 
 

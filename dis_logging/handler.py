@@ -43,7 +43,9 @@ _MIB = 1024 * 1024
 _MAX_PLAIN_BYTES = MAX_RECORD_BYTES // 6 - 3
 _BY_LOGGER_NAME = "%(name)s"
 # How str.format and string.Template, which the other styles of a Formatter use, name an attribute.
-_BRACE_FIELD = r"\{(?P<name>[A-Za-z_]\w*)\}"
+# What looks like a field of another style, and one of ours without a name, which shows all that a record has.
+_OTHER_FIELD = r"\$?\{(?:(?P<brace>[A-Za-z_]\w*)|\d+)\}|\$(?P<dollar>[A-Za-z_]\w*)"
+_UNNAMED = r"%[#0+ -]*\d*(?:\.\d+)?[sra]"
 # A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
 # without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
 _MAX_FORMATTING_DEPTH = 2
@@ -84,9 +86,10 @@ class DISHandler(logging.Handler):
         flush_interval: longest wait of a record for company; 0 sends at once. Default 1.0.
         flush_level: a record this severe is sent at once, with all that waits. Default ``ERROR``.
         max_buffer_records: what may wait, in flight included; default 100,000.
-        max_buffer_bytes: likewise; default 32 MiB. Partition keys of your own over 64 characters count as well. It also
-            bounds the memory that many short records take: at most one record for each 100 of these bytes, and 32,768 more,
-            wait at once.
+        max_buffer_bytes: likewise; default 32 MiB. Partition keys of your own count as well if they are longer than 64
+            characters or not ASCII. It also bounds the memory that many short records take: at most one for each 144 of
+            these bytes waits, and 23,301 more; down to half as many with *partition_key*, *explicit_hash_key* or
+            *partition_id*.
         overflow: who gives way when the buffer is full: ``"fallback"`` (default), ``"drop_newest"``, ``"drop_oldest"`` or
             ``"block"``, see `OverflowPolicy`.
         block_timeout: with ``"block"``, the longest wait of one caller; then the record goes to the fallback. Default 5.0.
@@ -460,11 +463,7 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
         return value  # type: ignore[no-any-return]
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a template or a callable, not {options.shown(value)}")
-    if "%" not in value and (field := re.search(_BRACE_FIELD, value)):
-        # It would be the same key for every record, and all of them would go to one partition.
-        raise ConfigurationError(
-            f"{name} is a %-style template: write %({field['name']})s instead of {{{field['name']}}}, or give a callable"
-        )
+    _refuse_other_styles(name, value)
     _refuse_formatted(name, value)
     sample = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None, "function")
     try:
@@ -480,6 +479,18 @@ def _check_text(name: str, value: Any, is_valid: Callable[[str], bool] | None = 
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{name} is no %-style template ({error}): {options.shown(value)}") from None
     return value
+
+
+def _refuse_other_styles(name: str, template: str) -> None:
+    """Refuses what would be the same text for every record, or all of the record."""
+    unnamed = re.search(_UNNAMED, template.replace("%%", ""))
+    other = unnamed or ("%" not in template and re.search(_OTHER_FIELD, template))
+    if other:
+        attribute = other.groupdict().get("brace") or other.groupdict().get("dollar") or "name"
+        raise ConfigurationError(
+            f"{name} is a %-style template: write {'such as ' * (attribute not in other[0])}%({attribute})s instead of "
+            f"{other[0]}, or give a callable"
+        )
 
 
 def _refuse_formatted(name: str, template: str) -> None:

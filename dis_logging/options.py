@@ -16,6 +16,18 @@ from dis_logging.escaping import escape
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+# What others call our options.
+_OTHER_WORDS = {
+    "access_key": "ak",
+    "access_key_id": "ak",
+    "key": "ak",
+    "secret": "sk",
+    "secret_key": "sk",
+    "secret_access_key": "sk",
+    "token": "auth_token",
+    "host": "endpoint",
+    "url": "endpoint",
+}
 _SETTERS = {"level": "setLevel", "formatter": "setFormatter", "filters": "addFilter"}
 
 EnumType = TypeVar("EnumType", bound=Enum)
@@ -57,7 +69,8 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # a millisecond that only a mistake should cost
 
     # The first that begins so: 'stream' is more like 'stream_id', and means 'stream_name'.
-    similar = [each for each in known if each.startswith(f"{name}_")] or get_close_matches(name, known, 1)
+    similar = [_OTHER_WORDS[name]] if _OTHER_WORDS.get(name) in known else []
+    similar = similar or [each for each in known if each.startswith(f"{name}_")] or get_close_matches(name, known, 1)
     return f"; did you mean {similar[0]}?" if similar else ""
 
 

@@ -168,6 +168,38 @@ def test_an_unusable_fallback_is_refused_when_logging_is_configured(dis: DISEmul
     assert dis.sk not in f"{caught.value} {caught.value.__cause__}"
 
 
+@pytest.mark.parametrize(
+    ("configuration", "told"),
+    [
+        ({"class": "logging.FileHandlr"}, "fallback: 'logging.FileHandlr' cannot be made (there is no such class)"),
+        ({"()": "no.such.factory"}, "fallback: 'no.such.factory' cannot be made (there is no such class)"),
+        (
+            {"class": "logging.FileHandler", "filename": "/no/such/log"},
+            "fallback: 'logging.FileHandler' cannot be made (FileNotFoundError: No such file or directory: '/no/such/log')",
+        ),
+        (
+            {"class": "logging.FileHandler", "filenam": "canary"},
+            "fallback: 'logging.FileHandler' cannot be made (TypeError: unexpected keyword argument 'filenam')",
+        ),
+        (
+            {"class": "logging.FileHandler"},
+            "fallback: 'logging.FileHandler' cannot be made (TypeError: missing 1 required positional argument: 'filename')",
+        ),
+        (
+            {"class": "logging.StreamHandler", "level": "canary"},
+            "fallback: 'logging.StreamHandler' cannot be made (ValueError)",
+        ),
+    ],
+)
+def test_a_configuration_that_makes_no_handler_is_refused_with_the_reason(
+    configuration: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        DISHandler(STREAM, region="r", project_id="p", ak="a", sk="s", fallback=configuration)
+
+    assert str(refused.value) == told
+
+
 def test_its_configuration_may_hold_secrets_and_is_not_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
         DISHandler(STREAM, region="r", project_id="p", ak="a", sk="s", fallback={"class": "nowhere.H", "key": "canary"})

@@ -118,6 +118,9 @@ REFUSED: list[tuple[str, Any]] = [
     ("fallback", {}),
     ("verify", "/no/such/bundle.pem"),
     ("verify", None),
+    ("verify", __file__),
+    ("proxies", {"https": "canary:bar"}),
+    ("proxies", {"https": "ftp://canary"}),
     ("proxies", "http://user:canary@proxy"),
     ("allow_http", "perhaps"),
 ]
@@ -143,6 +146,9 @@ def test_an_unknown_option_is_a_type_error_that_names_it() -> None:
     [
         ("flush_intervall", "did you mean flush_interval?"),
         ("stream", "did you mean stream_name?"),
+        ("secret_key", "did you mean sk?"),
+        ("access_key", "did you mean ak?"),
+        ("url", "did you mean endpoint?"),
         ("level", "call setLevel on the handler"),
         ("formatter", "call setFormatter on the handler"),
     ],

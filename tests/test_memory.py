@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import subprocess
 import sys
 import textwrap
@@ -43,6 +44,37 @@ def run(program: str, *arguments: object) -> Any:
 
 
 # -- what waits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_buffer_bytes", "options", "at_most"),
+    [
+        (2**20, {}, 30_583),
+        (4 * 2**20, {}, 52_428),
+        (2**20, {"partition_key": "%(msg)s"}, 21_173),
+        (2**20, {"explicit_hash_key": "%(lineno)d"}, 17_203),
+    ],
+)
+def test_short_records_take_as_much_room_as_is_said(
+    dis: DISEmulator, max_buffer_bytes: int, options: dict[str, Any], at_most: int
+) -> None:
+    where: dict[str, Any] = {**dis.handler_options(STREAM), **options}
+    handler = DISHandler(
+        **where,
+        max_buffer_records=10**9,
+        max_buffer_bytes=max_buffer_bytes,
+        overflow="drop_newest",
+        fallback=logging.NullHandler(),
+        shutdown_timeout=0,
+    )
+    record = logging.LogRecord("app", logging.INFO, __file__, 1, "x", None, None)
+    with dis.rule(Hang()):
+        for _ in range(at_most + 10):
+            handler.handle(record)
+        buffered = handler.stats().buffered
+    handler.close()
+
+    assert buffered == at_most
 
 
 @on_linux

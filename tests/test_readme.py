@@ -279,7 +279,7 @@ def test_exceptions_are_those_of_the_package() -> None:
         name.strip("`") for name, _ in rows("A record that DIS refuses does not raise: its result has an `error_code`.")
     ]
 
-    assert len(told) == 5
+    assert len(told) == 6
     assert all(issubclass(getattr(dis_logging, name), DISError) for name in told)
 
 

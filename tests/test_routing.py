@@ -1,6 +1,7 @@
 """Which partition a record goes to: partition keys, explicit hash keys and partition ids, as templates or callables."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,15 +89,24 @@ def test_a_malformed_template_is_refused_at_once(dis: DISEmulator, option: str, 
 
 
 @pytest.mark.parametrize("option", ["partition_key", "explicit_hash_key", "partition_id"])
-@pytest.mark.parametrize("value", ["{name}", "${name}", "shop-{name}"])
-def test_a_template_in_another_style_is_refused_at_once(dis: DISEmulator, option: str, value: Any) -> None:
-    with pytest.raises(
-        ConfigurationError, match=rf"^{option} is a %-style template: write %\(name\)s instead of {{name}}"
-    ):
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("{name}", "write %(name)s instead of {name}"),
+        ("shop-{levelname}", "write %(levelname)s instead of {levelname}"),
+        ("${name}", "write %(name)s instead of ${name}"),
+        ("$levelname", "write %(levelname)s instead of $levelname"),
+        ("{0}", "write such as %(name)s instead of {0}"),
+        ("%s", "write such as %(name)s instead of %s"),
+        ("%(name)s-%-10.3r", "write such as %(name)s instead of %-10.3r"),
+    ],
+)
+def test_a_template_in_another_style_is_refused_at_once(dis: DISEmulator, option: str, value: Any, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{option} is a %-style template: {re.escape(hint)}, or give"):
         DISHandler(**dis.handler_options(STREAM), **{option: value})
 
 
-@pytest.mark.parametrize("key", ["", "orders", "{}", "{%(name)s}"])
+@pytest.mark.parametrize("key", ["", "orders", "{}", "{%(name)s}", "100%%s", "5 $"])
 def test_a_partition_key_may_be_constant_and_may_hold_braces(
     dis: DISEmulator, logger: logging.Logger, key: str
 ) -> None:

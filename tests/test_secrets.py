@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 import trustme
 
-from dis_logging import Credentials, DISClient, DISHandler, PutRecordsRequestEntry, ServiceError
+from dis_logging import ConfigurationError, Credentials, DISClient, DISHandler, PutRecordsRequestEntry, ServiceError
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.faults import (
     Drip,
@@ -270,10 +270,22 @@ def test_a_proxy_that_fails_shows_no_password(close_later: ExitStack, endpoint: 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "", "[::1", "127.0.0.1:port", "127.0.0.1:99999"])
 @pytest.mark.parametrize("endpoint", ["http://dis.example.com", "https://dis.example.com"])
-def test_a_proxy_that_cannot_be_used_shows_no_password(close_later: ExitStack, endpoint: str, host: str) -> None:
-    client = DISClient(endpoint=endpoint, allow_http=True, ak="ak", sk="sk", proxies=proxies(host), **where())
+def test_a_proxy_that_cannot_be_used_shows_no_password(
+    close_later: ExitStack, monkeypatch: pytest.MonkeyPatch, endpoint: str, host: str
+) -> None:
+    for scheme, url in proxies(host).items():
+        monkeypatch.setenv(f"{scheme}_proxy", url)
+    client = DISClient(endpoint=endpoint, allow_http=True, ak="ak", sk="sk", **where())
 
     assert_failed_cleanly(close_later.enter_context(client))
+
+
+@pytest.mark.parametrize("host", ["", "[::1", "127.0.0.1:port", "127.0.0.1:99999"])
+def test_a_proxy_that_is_none_is_refused_without_its_password(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^proxies\['https?'\] must be a URL such as") as refused:
+        DISClient(endpoint="https://dis.example.com", ak="ak", sk="sk", proxies=proxies(host), **where())
+
+    assert_clean("".join(traceback.format_exception(refused.value)))
 
 
 def test_a_proxy_of_the_environment_shows_no_password(close_later: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:

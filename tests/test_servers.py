@@ -168,6 +168,15 @@ def test_django_delivers_every_record_once(
     assert "not delivered" not in server.output
 
 
+def test_djangos_own_server_prints_what_arrived_in_a_local_dis_of_its_own(servers: Servers) -> None:
+    server = servers.start(*command("django_project/manage.py", "runserver"), "--noreload", "127.0.0.1:0")
+
+    assert server.visit() == [200] * VISITS + [404, 500]
+    assert server.end(signal.SIGINT) == 0, server.output
+    printed = Counter(re.findall(r"^shardId-\d+ \d+: \S+ \S+ (INFO .*)$", server.output, re.MULTILINE))
+    assert printed == orders("INFO shop.views order {} shown to 127.0.0.1")
+
+
 def test_flask_delivers_every_record_once(servers: Servers) -> None:
     server = servers.start(*command("flask_app/app.py", "flask"), "--port=0", **servers.account)
 

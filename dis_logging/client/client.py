@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dis_logging.client.bodies import Messages
     from dis_logging.client.read_models import CursorType, GetRecordsResult, PartitionDescription, StreamDescription
 
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _USER_AGENT = "dis-logging"
 _UNAUTHORISED = (401, 441)  # the API gateway's status, and DIS's own
 # What a common partition gives in a second (FAQ, "What is a partition?"), and twice the largest record.
@@ -418,6 +419,10 @@ def _check_verify(verify: Any) -> bool | str:
     path = os.fspath(verify) if isinstance(verify, str | os.PathLike) else None
     if not path or not os.path.exists(path):
         raise ConfigurationError(f"verify must be true, false or an existing CA bundle, not {options.shown(verify)}")
+    if os.path.isfile(path):
+        with open(path, "rb") as bundle:
+            if not re.search(rb"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----", bundle.read()):
+                raise ConfigurationError(f"verify: {options.shown(verify)} holds no certificate in PEM")
     return str(path)
 
 
@@ -428,7 +433,18 @@ def _check_proxies(proxies: Any, target: Target) -> dict[str, str]:
     if not isinstance(proxies, Mapping) or not all(isinstance(part, str) for pair in proxies.items() for part in pair):
         # A proxy URL may hold a password, so the value is not shown.
         raise ConfigurationError("proxies must map schemes to proxy URLs, such as {'https': 'http://proxy:3128'}")
+    for scheme, url in proxies.items():
+        if scheme != "no_proxy" and url and not _is_proxy_url(url):
+            raise ConfigurationError(f"proxies[{options.shown(scheme)}] must be a URL such as http://proxy:3128")
     return dict(proxies)
+
+
+def _is_proxy_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        return bool(parts.hostname) and parts.port != 0 and parts.scheme in _PROXY_SCHEMES
+    except ValueError:  # of the port
+        return False
 
 
 def _check_entries(records: Iterable[PutRecordsRequestEntry]) -> list[PutRecordsRequestEntry]:

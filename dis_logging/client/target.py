@@ -109,7 +109,7 @@ def check_endpoint(endpoint: object, *, allow_http: bool = False) -> str:
     Raises:
         ConfigurationError: when it is no URL of a host, or is plain http to another machine without *allow_http*.
     """
-    url = options.text("endpoint", endpoint)
+    given = url = options.text("endpoint", endpoint)
     if "@" in url:
         raise ConfigurationError("endpoint must not contain a user name or password; use ak and sk")
     if "://" not in url:
@@ -118,17 +118,23 @@ def check_endpoint(endpoint: object, *, allow_http: bool = False) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigurationError(f"endpoint is not a valid URL: {options.shown(endpoint)}") from None
+        raise ConfigurationError(f"endpoint is not a valid URL: {_shown(given)}") from None
     if parts.scheme not in ("http", "https") or not _is_base_url(url, parts) or port == 0:
         raise ConfigurationError(
-            f"endpoint must look like https://dis.cn-north-4.myhuaweicloud.com, not {options.shown(endpoint)}"
+            f"endpoint must look like https://dis.cn-north-4.myhuaweicloud.com, not {_shown(given)}"
         )
     if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname or ""):
         raise ConfigurationError(
-            f"endpoint {options.shown(endpoint)} would send logs and signatures in clear text; "
+            f"endpoint {_shown(given)} would send logs and signatures in clear text; "
             "use https, or set allow_http=True if you accept that"
         )
     return url.rstrip("/")
+
+
+def _shown(url: str) -> str:
+    """Returns *url* for an error message, without what follows the path: people put keys there."""
+    base, *rest = re.split("[?#]", url, maxsplit=1)
+    return options.shown(base) + " with parameters" * bool(rest)
 
 
 def find_stream_name(stream_name: str | None, origins: Origins | None = None) -> str:

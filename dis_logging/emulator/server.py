@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import selectors
+import signal
 import socket
 import ssl
 import threading
@@ -48,6 +49,7 @@ class Server:
         self.port: int = self._listener.getsockname()[1]
         # Closing a socket does not wake a thread that waits for it; a byte through this pair does, on every system.
         self._wake, self._woken = socket.socketpair()
+        self._maker = threading.get_native_id()
         self._acceptor = threading.Thread(target=self._accept_all, name=f"dis-emulator-{self.port}", daemon=True)
         self._acceptor.start()
 
@@ -80,6 +82,10 @@ class Server:
             sock.close()
 
     def _accept_all(self) -> None:
+        if hasattr(signal, "pthread_sigmask") and threading.get_native_id() != self._maker:  # as with gevent
+            # Here, and in the threads that this one starts. One that took a signal would wake no main thread that waits for
+            # a child, say, and its handler would not run.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import select
 import sys
 import time
@@ -537,6 +538,21 @@ def _built(value: Any) -> logging.Handler | None:
     return value if isinstance(value, logging.Handler) else None
 
 
+def _told(error: Exception) -> str:
+    """Returns what can be told of an error: the configuration may hold secrets, and so may the error's text."""
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{kind}: {error.strerror}" + (f": {options.shown(error.filename)}" if error.filename else "")
+    if isinstance(error.__cause__, ImportError):
+        return "there is no such class"
+    names = re.search(_ARGUMENT_NAMES, str(error)) if isinstance(error, TypeError) else None
+    return f"{kind}: {names[0]}" if names else kind
+
+
+# What Python says of arguments that do not fit; it names them, but does not show their values.
+_ARGUMENT_NAMES = r"unexpected keyword argument '\w+'|missing \d+ required .* arguments?: [\w', ]+"
+
+
 def _build(option: Mapping[str, Any]) -> FallbackLookup:
     from logging.config import DictConfigurator  # pulls in socketserver, and few users need it
 
@@ -544,9 +560,9 @@ def _build(option: Mapping[str, Any]) -> FallbackLookup:
     try:
         handler: logging.Handler = configurator.configure_handler(dict(option))
     except Exception as error:
-        # The configuration may hold secrets, so neither it nor the text of the cause is shown.
+        kind = option.get("class") or option.get("()")
         raise ConfigurationError(
-            f"fallback: its configuration cannot be used ({type(error).__name__} while making the handler)"
+            f"fallback: {options.shown(kind) if isinstance(kind, str) else 'the handler'} cannot be made ({_told(error)})"
         ) from None
     if not isinstance(handler, logging.Handler):
         raise ConfigurationError(f"fallback: its configuration makes a {type(handler).__name__}, not a handler")

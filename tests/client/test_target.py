@@ -108,6 +108,23 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it(endpoint: str
 
 @pytest.mark.parametrize(
     "endpoint",
+    [
+        "http://dis.example.com?sk=hidden",
+        "https://dis.example.com/?sk=hidden",
+        "https://dis.example.com#hidden",
+        "https://[::1?sk=hidden",
+        "ftp://dis.example.com/x?sk=hidden#hidden",
+    ],
+)
+def test_an_endpoint_with_parameters_is_refused_without_showing_them(endpoint: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^endpoint .* with parameters") as raised:
+        find(endpoint)
+
+    assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
     ["http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1", "http://localhost", "HTTP://dis.localhost:8080"],
 )
 def test_plain_http_to_this_machine_needs_no_leave(endpoint: str) -> None:

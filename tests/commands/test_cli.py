@@ -240,6 +240,15 @@ def test_wrong_usage_is_told_without_a_traceback(arguments: list[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["demo", "emulator", "send", "check", "tail"])
+def test_an_unknown_option_of_a_command_is_told_with_the_usage_of_that_command(name: str) -> None:
+    result = run(name, "--nonsense")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"usage: dis-logging {name} ")
+    assert result.stderr.endswith("unrecognized arguments: --nonsense\n")
+
+
 def test_version_is_told() -> None:
     assert run("--version").stdout == f"dis-logging {__version__}\n"
 

@@ -147,14 +147,14 @@ def test_nothing_to_send_is_done_at_once(start: Start) -> None:
 
 
 def test_a_throttled_stream_gets_everything_in_the_end(account: dict[str, str], start: Start, tmp_path: Path) -> None:
-    data = b"".join(b"line %d\n" % number for number in range(1200))
+    data = b"".join(b"line %d\n" % number for number in range(2500))
     with DISEmulator({STREAM: 1}, throttle=True) as throttled:
         account["DIS_LOGGING_ENDPOINT"] = throttled.endpoint
         code, errors = start("--failed", "undelivered").end(data)
 
         assert (code, Counter(stored(throttled))) == (0, lines_of(data))
         assert throttled.refused["DIS.4303"] > 0
-    assert "1200 delivered, 0 failed" in errors
+    assert "2500 delivered, 0 failed" in errors
     assert ", 0 sent again" not in errors
     assert not (tmp_path / "undelivered").exists()
 

@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import random
+import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -29,6 +31,23 @@ MakeRequest = Callable[..., bytes]
 ReadAnswer = Callable[[socket.socket], tuple[int, Any]]
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "signing.json").read_text("utf-8"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs signal masks")
+def test_signals_are_for_the_main_thread_which_may_wait_for_something_that_nobody_else_would_end() -> None:
+    program = """if True:
+        import os, signal, socket
+        from dis_logging.emulator import DISEmulator
+        with DISEmulator() as dis, socket.create_connection(("127.0.0.1", dis.port)) as connection:
+            connection.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+            assert connection.recv(1)  # so there is a thread for it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+            os.kill(os.getpid(), signal.SIGUSR1)  # a thread that does not block it takes it, which ends the process
+            print(signal.sigtimedwait({signal.SIGUSR1}, 20) is not None)
+        """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")
 
 
 # -- requests -------------------------------------------------------------------------------------------------------
