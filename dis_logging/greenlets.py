@@ -43,9 +43,8 @@ def run_in_running_hub(action: Callable[[], object]) -> bool:
 
 def is_in_pool() -> bool:
     """Returns whether the calling thread is one of gevent's pool, whose hub stands still between tasks and ends with it."""
-    gevent = _gevent("socket")
     worker: Any = getattr(sys.modules.get("gevent.threadpool"), "_WorkerGreenlet", None)
-    greenlet = None if gevent is None or worker is None else gevent.getcurrent()
+    greenlet = None if worker is None else sys.modules["gevent"].getcurrent()
     while greenlet is not None:
         if isinstance(greenlet, worker):
             return True
@@ -91,8 +90,9 @@ def start_native_thread(action: Callable[[], object]) -> None:
 
 def _gevent(replacing: str = "threading") -> Any:
     """Returns gevent if it has replaced that module, else None."""
-    monkey = sys.modules.get("gevent.monkey")
-    return sys.modules["gevent"] if monkey is not None and monkey.is_module_patched(replacing) else None
+    # Another thread may just be importing it, and has come so far or not.
+    is_patched = getattr(sys.modules.get("gevent.monkey"), "is_module_patched", None)
+    return sys.modules["gevent"] if is_patched is not None and is_patched(replacing) else None
 
 
 def _main_hub(gevent: Any) -> Any:

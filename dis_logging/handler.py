@@ -385,7 +385,8 @@ class DISHandler(logging.Handler):
             timeout: longest wait in seconds; default *shutdown_timeout*. A negative one counts as 0.
 
         Returns:
-            False when the time was up first; the records stay on their way.
+            False when the time was up first, or the caller may not wait: a fallback that this handler waits for itself, or
+            gevent's hub, which runs signal handlers while all greenlets wait. The records stay on their way.
         """
         started = time.monotonic()
         if timeout is not None or not is_logging_shutting_down():
@@ -399,7 +400,8 @@ class DISHandler(logging.Handler):
         """
         Sends what waits, within *shutdown_timeout*, hands the rest to the fallback, and ends the thread.
 
-        May be called more than once. A record that comes later goes to the fallback with the code ``closed``.
+        May be called more than once. A record that comes later goes to the fallback with the code ``closed``. In gevent's hub,
+        which may not wait, it returns at once, and the handler is closed when everything is sent.
         """
         started = time.monotonic()
         try:

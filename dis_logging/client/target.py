@@ -34,6 +34,9 @@ class Target:
         self.project_id = project_id
         self.stream_id = stream_id
 
+    def __repr__(self) -> str:
+        return f"Target({self.endpoint!r}, {self.region!r}, {self.project_id!r}, {self.stream_id!r})"
+
     @property
     def host(self) -> str:
         """The Host header's value: the port only when it is not the scheme's default (Java SDK HttpUtils)."""

@@ -362,9 +362,12 @@ class Pipeline:
         Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback.
 
         Called again it waits for the thread that closes, unless that waits for the calling one, and then takes what has come
-        since.
+        since. Where the caller may not wait it is closed in the background, once everything is settled.
         """
         self.notice_fork()
+        if self._started and not self._closed and not can_wait():
+            self.retire()
+            return
         if self._closed:
             self._wait_for_closer(deadline)
             if self._closer is None:

@@ -19,10 +19,11 @@ _HANDING_ON_TIME = 1.0
 class _Claim:
     """A call that starts the thread, or has handed that on to another hub of gevent's."""
 
-    __slots__ = ("handed_on_at",)
+    __slots__ = ("handed_on_at", "heirs")
 
     def __init__(self) -> None:
         self.handed_on_at = math.inf
+        self.heirs: dict[str, _Claim] = {}  # the one call that takes it over
 
     @property
     def is_overdue(self) -> bool:
@@ -101,6 +102,8 @@ class Worker:
             holder = self._starting.setdefault("by", me)
             if holder is not me:
                 if not holder.is_overdue or is_in_pool() or not can_wait():
+                    return
+                if holder.heirs.setdefault("by", me) is not me:
                     return
                 self._starting["by"] = me
             elif not self.is_alive and run_in_running_hub(lambda: self._start_as(me)):

@@ -424,4 +424,21 @@ def test_a_signal_handler_that_comes_while_all_greenlets_wait_may_end_the_handle
     ended = programs.run(PATCH + SET_UP + program, flush_interval=60)
 
     assert (ended.returncode, ended.errors, ended.output) == (0, "", "[True]\n")
-    assert ended.accounted == numbered("record", 1)
+    assert ended.delivered == numbered("record", 1)
+    assert not ended.reported
+
+
+def test_another_thread_may_import_gevent_while_records_are_logged(programs: Programs) -> None:
+    program = """
+    import sys, types
+    from application import make_handler, make_logger
+    half_imported = types.ModuleType("gevent.monkey")
+    sys.modules.update({"gevent": types.ModuleType("gevent"), "gevent.monkey": half_imported})
+    logger = make_logger("app", handler := make_handler())
+    logger.info("record 0")
+    assert handler.flush(20)
+    """
+    ended = programs.run(program)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 1)
