@@ -6,8 +6,8 @@ whoever closes a handler, for as long. So the question is asked in a daemon thre
 is late. Whoever asks for the same host meanwhile waits for that answer too: threads do not pile up while a name server is
 down, and an answer that takes longer than one attempt still serves the next.
 
-Where gevent has replaced `threading` it is the system's own question in the system's own thread nevertheless. gevent asks in
-its thread pool, whose threads may all be waiting for room in the buffer, and which starts none any more at the end.
+In place of gevent's it is the system's own question, in a thread of the system: gevent asks in its thread pool, whose threads
+may all be waiting for room in the buffer, and which starts none any more at the end.
 
 Nothing is remembered once it is answered, as the addresses of a service change when it fails over.
 """
@@ -92,9 +92,8 @@ class _Lookup:
 
     def start(self) -> None:
         """Asks in a thread of its own."""
-        ask = native_getaddrinfo()
         try:
-            if ask is not None:
+            if native_getaddrinfo() is not None:
                 start_native_thread(self._run)
             else:
                 threading.Thread(target=self._run, name="dis_logging-resolver", daemon=True).start()
