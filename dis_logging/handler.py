@@ -490,7 +490,7 @@ def _refuse_other_styles(name: str, template: str) -> None:
     if other:
         attribute = other.groupdict().get("brace") or other.groupdict().get("dollar") or "name"
         raise ConfigurationError(
-            f"{name} is a %-style template: write {'such as ' * (attribute not in other[0])}%({attribute})s instead of "
+            f"{name} is a %-style template: write {'an attribute such as ' * (attribute not in other[0])}%({attribute})s instead of "
             f"{other[0]}, or give a callable"
         )
 

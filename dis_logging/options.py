@@ -20,7 +20,6 @@ _FALSE = {"0", "false", "no", "off"}
 _OTHER_WORDS = {
     "access_key": "ak",
     "access_key_id": "ak",
-    "key": "ak",
     "secret": "sk",
     "secret_key": "sk",
     "secret_access_key": "sk",

@@ -96,9 +96,9 @@ def test_a_malformed_template_is_refused_at_once(dis: DISEmulator, option: str, 
         ("shop-{levelname}", "write %(levelname)s instead of {levelname}"),
         ("${name}", "write %(name)s instead of ${name}"),
         ("$levelname", "write %(levelname)s instead of $levelname"),
-        ("{0}", "write such as %(name)s instead of {0}"),
-        ("%s", "write such as %(name)s instead of %s"),
-        ("%(name)s-%-10.3r", "write such as %(name)s instead of %-10.3r"),
+        ("{0}", "write an attribute such as %(name)s instead of {0}"),
+        ("%s", "write an attribute such as %(name)s instead of %s"),
+        ("%(name)s-%-10.3r", "write an attribute such as %(name)s instead of %-10.3r"),
     ],
 )
 def test_a_template_in_another_style_is_refused_at_once(dis: DISEmulator, option: str, value: Any, hint: str) -> None:

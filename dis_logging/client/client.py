@@ -419,11 +419,17 @@ def _check_verify(verify: Any) -> bool | str:
     path = os.fspath(verify) if isinstance(verify, str | os.PathLike) else None
     if not path or not os.path.exists(path):
         raise ConfigurationError(f"verify must be true, false or an existing CA bundle, not {options.shown(verify)}")
-    if os.path.isfile(path):
-        with open(path, "rb") as bundle:
-            if not re.search(rb"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----", bundle.read()):
-                raise ConfigurationError(f"verify: {options.shown(verify)} holds no certificate in PEM")
+    if os.path.isfile(path) and not _holds_certificates(path):
+        raise ConfigurationError(f"verify: {options.shown(verify)} is no file of certificates in PEM that can be read")
     return str(path)
+
+
+def _holds_certificates(path: str | bytes) -> bool:
+    try:
+        with open(path, "rb") as bundle:
+            return re.search(rb"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----", bundle.read()) is not None
+    except OSError:
+        return False
 
 
 def _check_proxies(proxies: Any, target: Target) -> dict[str, str]:
