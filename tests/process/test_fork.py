@@ -20,6 +20,46 @@ WAIT_FOR = """
             assert status == 0, status
     """
 
+APPLICATION = """
+    import itertools, os, signal, sys
+    from application import make_handler, make_logger
+    logger = make_logger("app", handler := make_handler())
+    """
+# A child for each place in which it may be interrupted while it starts over: there it does what `act` does, and it ends well
+# if `end` says so. What `threading` does itself after a fork is not ours.
+AT_EACH_PLACE = """
+    parent = os.getpid()
+    def interrupt(frame, event, _):
+        is_place = event in ("call", "c_return") and "dis_logging" in frame.f_code.co_filename
+        if is_place and os.getpid() != parent and next(remaining) == 0:
+            act()
+    for place in itertools.count():
+        remaining = itertools.count(place, -1)
+        sys.setprofile(interrupt)
+        child = os.fork()
+        sys.setprofile(None)
+        if not child:
+            os._exit(9 if next(remaining) >= 0 else not end())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 9:  # no such place any more
+            break
+        assert status == 0, (place, status)
+    print(place)
+    """
+FORKING_FALLBACK = """
+    import logging, os
+    from application import make_handler, make_logger
+    class Forking(logging.Handler):
+        def emit(self, record):
+            print(record.getMessage()[:20], flush=True)
+            child = os.fork()
+            if not child:
+                logger.error("child 0")
+                os._exit(not handler.flush(20))
+            wait_for([child])
+    logger = make_logger("app", handler := make_handler(fallback=Forking()))
+    """
+
 
 def test_forks_while_the_sender_is_busy_and_eight_threads_log(dis: DISEmulator, programs: Programs) -> None:
     with dis.rule(Hang(0.01)):
@@ -238,29 +278,13 @@ def test_a_fork_hook_registered_before_ours_may_hand_over_what_the_parent_has_ma
 
 def test_a_signal_handler_may_log_anywhere_while_a_child_starts_over(programs: Programs) -> None:
     program = """
-    import itertools, os, signal, sys
-    from application import make_handler, make_logger
-    logger = make_logger("app", handler := make_handler())
-    parent = os.getpid()
     signal.signal(signal.SIGUSR1, lambda *_: logger.info("record %d", place))
-    def interrupt(frame, event, _):
-        in_child = os.getpid() != parent and "dis_logging" in frame.f_code.co_filename  # threading starts over, too
-        if event in ("call", "c_return") and in_child and next(remaining) == 0:
-            signal.raise_signal(signal.SIGUSR1)
-    for place in itertools.count():
-        remaining = itertools.count(place, -1)
-        sys.setprofile(interrupt)
-        child = os.fork()
-        sys.setprofile(None)
-        if not child:
-            os._exit(9 if next(remaining) >= 0 else not handler.flush(20))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status == 9:
-            break
-        assert status == 0, (place, status)
-    print(place)
+    def act():
+        signal.raise_signal(signal.SIGUSR1)
+    def end():
+        return handler.flush(20)
     """
-    ended = programs.run(program, flush_interval=60)
+    ended = programs.run(APPLICATION + program + AT_EACH_PLACE, flush_interval=60)
 
     assert (ended.returncode, ended.errors) == (0, "")
     places = int(ended.output)
@@ -269,59 +293,16 @@ def test_a_signal_handler_may_log_anywhere_while_a_child_starts_over(programs: P
     assert not ended.reported
 
 
-def test_a_child_made_within_a_fallback_may_flush(dis: DISEmulator, programs: Programs) -> None:
-    program = (
-        WAIT_FOR
-        + """
-    import logging, os
-    from application import make_handler, make_logger
-    class Forking(logging.Handler):
-        def emit(self, record):
-            child = os.fork()
-            if not child:
-                logger.info("record 0")
-                os._exit(not handler.flush(20))
-            wait_for([child])
-    logger = make_logger("app", handler := make_handler(fallback=Forking()))
-    logger.info("x" * 2**21)
-    assert handler.flush(20)
-        """
-    )
-    ended = programs.run(program, flush_interval=60)
-
-    assert (ended.returncode, ended.errors) == (0, "")
-    assert ended.delivered == numbered("record", 1)
-
-
 def test_a_child_that_a_signal_interrupts_as_it_starts_over_has_its_signals_and_delivers(programs: Programs) -> None:
     program = """
-    import itertools, os, signal, sys
-    from application import make_handler, make_logger
-    logger = make_logger("app", handler := make_handler())
-    parent = os.getpid()
-    def interrupt(frame, event, _):
-        file = frame.f_code.co_filename
-        is_place = event == "c_return" if file == signal.__file__ else event in ("call", "c_return") and "dis_logging" in file
-        if is_place and os.getpid() != parent and next(remaining) == 0:
-            raise KeyboardInterrupt
-    for place in itertools.count():
-        remaining = itertools.count(place, -1)
-        sys.setprofile(interrupt)
-        child = os.fork()
-        sys.setprofile(None)
-        if not child:
-            if next(remaining) >= 0:
-                os._exit(9)
-            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            logger.info("record %d", place)
-            os._exit(not handler.flush(20))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status == 9:
-            break
-        assert status == 0, (place, status)
-    print(place)
+    def act():
+        raise KeyboardInterrupt
+    def end():
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        logger.info("record %d", place)
+        return handler.flush(20)
     """
-    ended = programs.run(program, flush_interval=60)
+    ended = programs.run(APPLICATION + program + AT_EACH_PLACE, flush_interval=60)
 
     assert ended.returncode == 0
     places = int(ended.output)
@@ -332,30 +313,27 @@ def test_a_child_that_a_signal_interrupts_as_it_starts_over_has_its_signals_and_
     assert not ended.reported
 
 
+def test_a_child_made_within_a_fallback_may_flush(programs: Programs) -> None:
+    program = """
+    logger.info("x" * 2**21)
+    assert handler.flush(20)
+    """
+    ended = programs.run(WAIT_FOR + FORKING_FALLBACK + program, flush_interval=60)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("child", 1)
+
+
 def test_children_made_within_a_fallback_make_no_others(dis: DISEmulator, programs: Programs) -> None:
-    program = (
-        WAIT_FOR
-        + """
-    import logging, os
-    from application import make_handler, make_logger
-    class Forking(logging.Handler):
-        def emit(self, record):
-            print(record.getMessage(), flush=True)
-            child = os.fork()
-            if not child:
-                logger.error("child")
-                os._exit(not handler.flush(20))
-            wait_for([child])
-    logger = make_logger("app", handler := make_handler(fallback=Forking()))
+    program = """
     logger.info("parent")
     assert handler.flush(20)
-        """
-    )
+    """
     with dis.rule(Refuse(400, "DIS.4302", "no")):
-        ended = programs.run(program, flush_interval=60)
+        ended = programs.run(WAIT_FOR + FORKING_FALLBACK + program, flush_interval=60)
 
     assert (ended.returncode, ended.errors, ended.output) == (0, "", "parent\n")
-    assert ended.reported == {"child": 1}  # on stderr
+    assert ended.reported == {"child 0": 1}  # on stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

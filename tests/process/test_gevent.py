@@ -29,6 +29,10 @@ SET_UP = """
             super().emit(record)
     logger = make_logger("app", handler := make_handler(fallback=Fallback()))
     warnings.simplefilter("ignore")  # gevent's own, of what comes too late
+    def wait_until(is_done, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not is_done() and time.monotonic() < deadline:
+            gevent.sleep(0.01)
     """
 PATCH = """
     from gevent import monkey
@@ -53,9 +57,7 @@ def test_what_greenlets_log_arrives_while_nobody_flushes(programs: Programs, beg
             logger.info("record %d", number)
             gevent.sleep(0)
     gevent.joinall([gevent.spawn(log, first) for first in range(0, 200, 20)], raise_error=True)
-    deadline = time.monotonic() + 60
-    while handler.stats().buffered and time.monotonic() < deadline:
-        gevent.sleep(0.01)
+    wait_until(lambda: not handler.stats().buffered)
     print(handler.stats().delivered)
     """
     ended = programs.run(beginning + program, flush_interval=0.01)
@@ -154,9 +156,7 @@ def test_what_the_thread_pool_logs_arrives_though_its_threads_have_hubs_of_their
     pool = gevent.get_hub().threadpool
     for first in range(0, 200, 20):
         pool.apply(log, (first,))
-    deadline = time.monotonic() + 60
-    while handler.stats().buffered and time.monotonic() < deadline:
-        gevent.sleep(0.01)
+    wait_until(lambda: not handler.stats().buffered)
     print(handler.stats().delivered)
     """
     ended = programs.run(beginning + program, flush_interval=0.01)
@@ -173,9 +173,7 @@ def test_what_the_thread_pool_gives_up_reaches_the_fallback_of_the_main_thread(
     pool = gevent.get_hub().threadpool
     for _ in range(3):
         pool.apply(logger.info, ("x" * 2**21,))
-    deadline = time.monotonic() + 60
-    while handler.stats().failed < 3 and time.monotonic() < deadline:
-        gevent.sleep(0.01)
+    wait_until(lambda: handler.stats().failed == 3)
     print(handler.stats().failed)
     """
     ended = programs.run(beginning + program, flush_interval=0.01)
@@ -195,9 +193,7 @@ def test_what_the_hub_itself_logs_is_lost_neither_without_a_sender_nor_without_r
             logger.info("record %d", number)
     gevent.get_hub().loop.run_callback(log)
     gevent.sleep(0)
-    deadline = time.monotonic() + 60
-    while handler.stats().buffered and time.monotonic() < deadline:
-        gevent.sleep(0.01)
+    wait_until(lambda: not handler.stats().buffered)
     print(handler.stats().buffered, handler.stats().emitted)
     """
     options = {"overflow": overflow, "block_timeout": 60, "max_buffer_records": 10}
@@ -213,16 +209,12 @@ def test_killing_all_greenlets_neither_hangs_nor_ends_the_delivery(programs: Pro
     import gc
     def kill_all():
         gevent.killall([thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet)], timeout=60)
-    def wait_until_delivered(count):
-        deadline = time.monotonic() + 60
-        while handler.stats().delivered < count and time.monotonic() < deadline:
-            gevent.sleep(0.01)
     logger.info("record 0")
     kill_all()  # before the sender has begun
-    wait_until_delivered(1)
+    wait_until(lambda: handler.stats().delivered == 1)
     logger.info("record 1")
     kill_all()  # while the sender waits for company for it
-    wait_until_delivered(2)
+    wait_until(lambda: handler.stats().delivered == 2)
     print(handler.stats().delivered)
     """
     ended = programs.run(beginning + program, flush_interval=0.2)
@@ -359,9 +351,7 @@ def test_a_child_made_in_the_thread_pool_sends_while_it_runs(programs: Programs)
         child = gevent.os.fork_gevent()
         if not child:
             logger.info("record 0")
-            deadline = time.monotonic() + 20
-            while not handler.stats().delivered and time.monotonic() < deadline:
-                gevent.sleep(0.01)
+            wait_until(lambda: handler.stats().delivered, 20)
             os._exit(not handler.stats().delivered)
         return child
     child = gevent.get_hub().threadpool.apply(fork)
@@ -385,11 +375,9 @@ def test_a_sender_that_was_there_before_gevent_keeps_its_connection(programs: Pr
     """
         + PATCH
         + """
-    deadline = time.monotonic() + 20
     for number in range(3):
         logger.info("record")
-        while handler.stats().buffered and time.monotonic() < deadline:
-            gevent.sleep(0.01)
+        wait_until(lambda: not handler.stats().buffered, 20)
     print(handler.stats().delivered)
     """
     )
