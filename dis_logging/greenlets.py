@@ -17,7 +17,7 @@ from typing import Any
 def can_wait() -> bool:
     """Returns whether the caller may wait: gevent's hub, which runs the callbacks of its loop, may not."""
     gevent = _gevent()
-    return gevent is None or gevent.getcurrent() is not gevent.get_hub()
+    return gevent is None or not isinstance(gevent.getcurrent(), gevent.hub.Hub)
 
 
 def run_in_running_hub(action: Callable[[], object]) -> bool:
@@ -80,7 +80,8 @@ def native_getaddrinfo() -> Callable[..., Any] | None:
 
 def start_native_thread(action: Callable[[], object]) -> None:
     """
-    Runs *action*, which raises nothing and calls nothing of gevent's, in a thread of the system where gevent has replaced those.
+    Runs *action*, which raises nothing and waits for nothing of gevent's, in a thread of the system where gevent has replaced
+    those.
 
     Raises:
         RuntimeError: no thread can be had.

@@ -42,7 +42,6 @@ _MIB = 1024 * 1024
 # A text that aggregation writes as a JSON string may take six times its bytes.
 _MAX_PLAIN_BYTES = MAX_RECORD_BYTES // 6 - 3
 _BY_LOGGER_NAME = "%(name)s"
-# How str.format and string.Template, which the other styles of a Formatter use, name an attribute.
 # What looks like a field of another style, and one of ours without a name, which shows all that a record has.
 _OTHER_FIELD = r"\$?\{(?:(?P<brace>[A-Za-z_]\w*)|\d+)\}|\$(?P<dollar>[A-Za-z_]\w*)"
 _UNNAMED = r"%[#0+ -]*\d*(?:\.\d+)?[sra]"

@@ -19,7 +19,7 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from dis_logging.bell import Bell
@@ -50,7 +50,7 @@ def resolve(host: str, port: int, timeout: float) -> Addresses:
         OSError, UnicodeError: as `socket.getaddrinfo` raises them.
     """
     if _is_address(host):
-        return _ask(host, port)
+        return _ask(native_getaddrinfo() or socket.getaddrinfo, host, port)
     key = (os.getpid(), host, port)
     mine = _Lookup(key)
     lookup = _pending.setdefault(key, mine)
@@ -70,8 +70,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _ask(host: str, port: int) -> Addresses:
-    ask = native_getaddrinfo() or socket.getaddrinfo
+def _ask(ask: Callable[..., Any], host: str, port: int) -> Addresses:
     addresses: Addresses = ask(host, port, 0, socket.SOCK_STREAM)
     return addresses
 
@@ -92,13 +91,15 @@ class _Lookup:
 
     def start(self) -> None:
         """Asks in a thread of its own."""
+        native = native_getaddrinfo()
+        ask = native or socket.getaddrinfo
         try:
-            if native_getaddrinfo() is not None:
-                start_native_thread(self._run)
+            if native is not None:
+                start_native_thread(lambda: self._run(ask))
             else:
-                threading.Thread(target=self._run, name="dis_logging-resolver", daemon=True).start()
+                threading.Thread(target=self._run, args=(ask,), name="dis_logging-resolver", daemon=True).start()
         except RuntimeError:
-            self._run()
+            self._run(ask)
 
     def wait(self, timeout: float) -> bool:
         """Returns whether there is an answer, having waited *timeout* seconds for it at most."""
@@ -117,11 +118,11 @@ class _Lookup:
             raise copy.copy(self._error)  # several threads raise it, each with a traceback of its own
         return self._addresses
 
-    def _run(self) -> None:
+    def _run(self, ask: Callable[..., Any]) -> None:
         self._has_begun = True
         _, host, port = self._key
         try:
-            self._addresses = _ask(host, port)
+            self._addresses = _ask(ask, host, port)
         except Exception as error:
             self._error = error.with_traceback(None)
         finally:

@@ -10,12 +10,13 @@ from dis_logging import options
 from dis_logging.client.origins import DEFAULT, Origins
 from dis_logging.client.wire import is_stream_name
 from dis_logging.errors import ConfigurationError, MissingOptionError
+from dis_logging.frozen import Frozen, set_field
 
 # Project ids are hexadecimal and regions lower-case words; both enter URLs, so anything beyond these sets is a mistake.
 _WORD = r"[A-Za-z0-9_-]{1,64}"
 
 
-class Target:
+class Target(Frozen):
     """
     One project of one region of one DIS.
 
@@ -26,16 +27,18 @@ class Target:
         stream_id: for a stream that another account has authorised; empty otherwise.
     """
 
-    __slots__ = ("endpoint", "project_id", "region", "stream_id")
+    __slots__ = ("endpoint", "region", "project_id", "stream_id")  # noqa: RUF023 - their order
+
+    endpoint: str
+    region: str
+    project_id: str
+    stream_id: str
 
     def __init__(self, endpoint: str, region: str, project_id: str, stream_id: str = "") -> None:
-        self.endpoint = endpoint
-        self.region = region
-        self.project_id = project_id
-        self.stream_id = stream_id
-
-    def __repr__(self) -> str:
-        return f"Target({self.endpoint!r}, {self.region!r}, {self.project_id!r}, {self.stream_id!r})"
+        set_field(self, "endpoint", endpoint)
+        set_field(self, "region", region)
+        set_field(self, "project_id", project_id)
+        set_field(self, "stream_id", stream_id)
 
     @property
     def host(self) -> str:

@@ -349,11 +349,11 @@ class _Ways:
     def close(self) -> None:
         """Closes the idle connections, if they are this process's own."""
         if self.are_inherited:
-            self.leave_to_parent()
+            self._leave_to_parent()
         else:
             self._adapter.close()
 
-    def leave_to_parent(self) -> None:
+    def _leave_to_parent(self) -> None:
         """
         Gives back the descriptors of the idle connections, in a child; says nothing to the other side.
 
@@ -370,7 +370,7 @@ class _Ways:
         # A client that is only thrown away, in a child. A daemon may have other files under those descriptors.
         try:
             if self.are_inherited:
-                self.leave_to_parent()
+                self._leave_to_parent()
         except Exception:  # noqa: S110 - at the very end of the interpreter nothing is left of this module
             pass
 

@@ -82,9 +82,9 @@ class Server:
             sock.close()
 
     def _accept_all(self) -> None:
-        if hasattr(signal, "pthread_sigmask") and threading.get_native_id() != self._maker:  # as with gevent
+        if hasattr(signal, "pthread_sigmask") and threading.get_native_id() != self._maker:
             # Here, and in the threads that this one starts. One that took a signal would wake no main thread that waits for
-            # a child, say, and its handler would not run.
+            # a child, say, and its handler would not run. With gevent all of them are the maker's own thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)

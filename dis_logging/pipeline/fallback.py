@@ -544,7 +544,7 @@ def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{kind}: {error.strerror}" + (f": {options.shown(error.filename)}" if error.filename else "")
     if isinstance(error.__cause__, ImportError):
-        return "there is no such class"
+        return "it cannot be imported"
     names = re.search(_ARGUMENT_NAMES, str(error)) if isinstance(error, TypeError) else None
     return f"{kind}: {names[0]}" if names else kind
 

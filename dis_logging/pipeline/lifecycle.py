@@ -246,23 +246,24 @@ def _end_fork_in_parent() -> None:
 
 def _start_over() -> None:
     """Starts over in a child; signal handlers run before and after, as what they log meanwhile would go to what is replaced."""
-    signal: Any = sys.modules.get("signal")  # whoever has a handler has imported it
+    # Not `signal`, which nobody need have imported for Ctrl-C to have its handler.
+    signal: Any = sys.modules.get("_signal")
     change_mask = getattr(signal, "pthread_sigmask", None)
     if change_mask is None:
-        _make_everything_anew()
+        _reset_all()
         return
     before = change_mask(signal.SIG_BLOCK, ())
     try:
         change_mask(signal.SIG_BLOCK, signal.valid_signals())  # runs handlers once it has, and they may raise
-        _make_everything_anew()
+        _reset_all()
     finally:
         change_mask(signal.SIG_SETMASK, before)
 
 
-def _make_everything_anew() -> None:
+def _reset_all() -> None:
     global _pid, _forks
     _forks = 0
-    reentry.start_over()
+    reentry.reset_after_fork()
     budget.restart()
     _pipelines.clear()
     for pipeline in list(_known):

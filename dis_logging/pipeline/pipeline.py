@@ -265,13 +265,14 @@ class Pipeline:
         """
         Returns True once every entry accepted before the call has its verdict, False at *deadline* (monotonic).
 
-        From a thread that delivers (a fallback that flushes) it returns False at once, since it would wait for itself.
+        From a thread that delivers (a fallback that flushes), which would wait for itself, and from gevent's hub, which cannot
+        wait, it returns False at once.
 
         Args:
             is_end: what is left will be given up by *deadline*, so leave the fallback the time to take it.
         """
         self.notice_fork()
-        if self._would_wait_for_itself():
+        if self._may_not_wait():
             return False
         return self._finish(self.ledger.next_epoch(), deadline, self._wake, is_end=is_end)
 
@@ -317,7 +318,7 @@ class Pipeline:
         seconds = lifecycle.waiting_to_end(self) * _GIVING_UP_SECONDS - _GIVING_UP_TIME
         return min(max(0.0, seconds), self.shutdown_timeout * _GIVING_UP_SHARE)
 
-    def _would_wait_for_itself(self) -> bool:
+    def _may_not_wait(self) -> bool:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for, or may not wait at all."""
         if self._fallback.is_current_thread or any(sender.is_current_thread for sender in self._senders):
             return True
@@ -372,7 +373,7 @@ class Pipeline:
             self._wait_for_closer(deadline)
             if self._closer is None:
                 self._take_late_entries()
-                if self._fallback.has_waiting and not self._would_wait_for_itself():
+                if self._fallback.has_waiting and not self._may_not_wait():
                     self._fallback.drain(deadline)  # Ctrl-C has left it to its thread
             return
         try:
@@ -390,7 +391,7 @@ class Pipeline:
             self._closer = None
 
     def _wait_for_closer(self, deadline: float) -> None:
-        if self._closer == threading.get_ident() or self._would_wait_for_itself():
+        if self._closer == threading.get_ident() or self._may_not_wait():
             return
         with self.ledger.bell() as bell:
             # Not once all have their verdicts: it may need logging's module lock, which dictConfig holds around this.
@@ -404,14 +405,14 @@ class Pipeline:
         self._buffer.wake_always()
         epochs = self.ledger.next_epoch()
         self._first_late_epoch = self.ledger.epoch
-        if not self._would_wait_for_itself():
+        if not self._may_not_wait():
             self._finish(epochs, deadline, self._worker.wake)
 
     def _give_up_rest(self, deadline: float) -> None:
         self._delivery.end_background()
         self._delivery.abandon(_TOO_LATE, in_flight=False)
         self._first_late_epoch = 0  # what others have left to this thread until now is abandoned by the next call
-        if self._would_wait_for_itself():
+        if self._may_not_wait():
             self._delivery.abandon(_TOO_LATE)
             return
         with self.ledger.bell() as bell:
@@ -426,7 +427,7 @@ class Pipeline:
     def _give_up_interrupted(self) -> None:
         """Sees to what Ctrl-C has left; nothing otherwise."""
         self._first_late_epoch = 0
-        if self.stats().buffered and not self._would_wait_for_itself():
+        if self.stats().buffered and not self._may_not_wait():
             self._delivery.abandon(_TOO_LATE)
             self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
 
@@ -442,7 +443,7 @@ class Pipeline:
 
         While a thread closes, reports only the newest: the rest is that thread's.
         """
-        if lifecycle.is_exiting() and not sys.is_finalizing() and not self._would_wait_for_itself():
+        if lifecycle.is_exiting() and not sys.is_finalizing() and not self._may_not_wait():
             deadline = lifecycle.budget.deadline(self.shutdown_timeout)
             started = time.monotonic()
             self._settle(deadline, _nobody)

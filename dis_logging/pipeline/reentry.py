@@ -26,7 +26,7 @@ class Inside(NamedTuple):
 
     Args:
         depth: how many records it is formatting, one within the other.
-        trail: ids of the handlers whose fallback it is running.
+        trail: ids of the handlers within whose fallbacks its records come up, in a child also those of its parent.
         delivering: True while it sends a batch or runs a fallback.
     """
 
@@ -72,7 +72,7 @@ def is_delivering() -> bool:
     return state is not None and state.delivering
 
 
-def start_over() -> None:
+def reset_after_fork() -> None:
     """
     After a fork only the calling thread exists, and the ids of the others may be given out again.
 

@@ -93,7 +93,7 @@ def test_after_a_fork_only_the_calling_thread_counts_and_it_delivers_no_more() -
     inside[-1] = Inside(0, (), delivering=True)
 
     def fork() -> None:
-        reentry.start_over()
+        reentry.reset_after_fork()
         assert inside == {threading.get_ident(): Inside(1, (7,), delivering=False)}
 
     inside[threading.get_ident()] = Inside(1, (), delivering=False)
