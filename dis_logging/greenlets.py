@@ -8,10 +8,16 @@ imports gevent; as long as nobody else has, nothing in here has an effect.
 from __future__ import annotations
 
 import gc
+import select
 import socket
 import sys
 from collections.abc import Callable
 from typing import Any
+
+
+def are_threads_greenlets() -> bool:
+    """Returns whether what `threading` starts are greenlets, in which signal handlers may run as well."""
+    return _gevent() is not None
 
 
 def can_wait() -> bool:
@@ -20,25 +26,40 @@ def can_wait() -> bool:
     return gevent is None or not isinstance(gevent.getcurrent(), gevent.hub.Hub)
 
 
+def select_here() -> Callable[..., tuple[list[Any], list[Any], list[Any]]]:
+    """Returns a `select.select` for the caller: gevent's lets others have their turn even if there is no time to wait."""
+    if can_wait():
+        return select.select
+    original: Callable[..., Any] = sys.modules["gevent.monkey"].get_original("select", "select")
+    return original
+
+
 def run_in_running_hub(action: Callable[[], object]) -> bool:
     """
     Has a hub run *action* in a greenlet soon, and returns whether there is one; for what starts a thread.
 
     The caller need not wait then until the thread has started: the hub itself cannot, and in vain would it wait for a
-    thread that is killed before. It is the caller's hub if that is running, else the main one, as in a thread of gevent's
-    pool, whose hub stands still between tasks.
+    thread that is killed before. It is the main hub if there is one: others end with their threads, and those of gevent's
+    pool stand still between tasks.
     """
     gevent = _gevent()
     if gevent is None:
         return False
-    hub, caller = gevent.get_hub(), gevent.getcurrent()
-    if is_in_pool() or not (hub.main_hub or hub in (caller, caller.parent)):
+    hub = gevent.get_hub()
+    if not hub.main_hub:
         hub = _main_hub(gevent)
     if hub is None:
         return False
     # No Greenlet, as those may all be killed before they run.
     hub.loop.run_callback_threadsafe(gevent.spawn_raw, action)
     return True
+
+
+def run_here_after(seconds: float, action: Callable[[], object]) -> None:
+    """Has the caller's own hub run *action* in a greenlet after so many *seconds*, unless that is the main one."""
+    gevent = _gevent()
+    if gevent is not None and not is_in_pool() and not gevent.get_hub().main_hub:
+        gevent.spawn_raw(lambda: (gevent.sleep(seconds), action()))
 
 
 def is_in_pool() -> bool:
@@ -56,6 +77,23 @@ def is_kill(error: BaseException) -> bool:
     """Returns whether *error* is what gevent ends a greenlet with, and waits for."""
     gevent = _gevent()
     return gevent is not None and isinstance(error, gevent.GreenletExit)
+
+
+def raise_in_main(error: BaseException) -> bool:
+    """
+    Raises in the main greenlet what should end the program, and returns whether that is for gevent to do.
+
+    Python runs a signal handler in whatever greenlet of the main thread is running. The caller goes on, as for the program
+    that is not the end.
+    """
+    gevent = _gevent()
+    if gevent is None or not isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return False
+    hub = gevent.get_hub()
+    if not hub.main_hub:
+        return False
+    hub.handle_system_error(type(error), error, error.__traceback__)
+    return True
 
 
 def current_hub() -> Any:

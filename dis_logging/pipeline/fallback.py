@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import select
 import sys
 import time
 import weakref
@@ -19,6 +18,7 @@ from dis_logging import options
 from dis_logging.bell import Bell
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
+from dis_logging.greenlets import can_wait, select_here
 from dis_logging.pipeline.entry import DATA, EPOCH, TRAIL, Entry, Failure, Fields, created_of, key_bytes
 from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.stats import Ledger
@@ -162,14 +162,15 @@ class Fallback:
         """
         self.resolve()
         lock = getattr(self._handler, "lock", None)
-        if self._handler is not None and not self._is_stuck() and (lock is None or lock.acquire(timeout=_PATIENCE)):
+        is_stuck = self._is_stuck()
+        patience = _PATIENCE if can_wait() and not is_stuck else 0.0
+        if self._handler is not None and not is_stuck and (lock is None or _acquire(lock, patience)):
             try:
                 self._hand_over(pending)
             finally:
                 if lock is not None:
                     lock.release()
         else:
-            patience = 0.0 if self._is_stuck() else _PATIENCE
             self._last_resort(pending, "" if self._handler is None else "the fallback is busy", patience)
             pending.is_told = True
             self._settle(pending)
@@ -363,6 +364,13 @@ class _Pending:
         self.settled = False
 
 
+def _acquire(lock: Any, patience: float) -> bool:
+    """Returns whether *lock* could be had within so many seconds."""
+    # gevent's lets others have their turn before it finds that it has no time, which its hub cannot.
+    acquired: bool = lock.acquire(timeout=patience) if patience else lock.acquire(blocking=False)
+    return acquired
+
+
 def _is_closed_for_good(handler: logging.Handler) -> bool:
     """
     Returns whether *handler* is a file that says nothing and writes nothing, as opening it again would empty it.
@@ -384,7 +392,7 @@ def _takes_more(stream: TextIO, patience: float) -> bool:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # not a file of the system, such as a test's
         return True
-    return bool(select.select([], [descriptor], [], patience)[1])
+    return bool(select_here()([], [descriptor], [], patience)[1])
 
 
 class FailedRecord(logging.LogRecord):

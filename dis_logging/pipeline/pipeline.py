@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dis_logging.greenlets import can_wait
+from dis_logging.greenlets import are_threads_greenlets, can_wait
 from dis_logging.pipeline import lifecycle, reentry
 from dis_logging.pipeline.batching import BatchLimits
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
@@ -239,7 +239,7 @@ class Pipeline:
             wait = look_again if wait is None else min(wait, look_again)
         if self._retired and not self._closed:
             if self.stats().buffered == 0:
-                self.close(time.monotonic())
+                self._close(time.monotonic())
             return _RETIREMENT_POLL  # the fallback's verdicts do not wake this thread
         return wait
 
@@ -326,6 +326,11 @@ class Pipeline:
         is_handing_over = state is not None and state.delivering and id(self._fallback) in state.trail
         return is_handing_over or not can_wait()
 
+    @property
+    def _interrupts_greenlets(self) -> bool:
+        """Whether the caller is gevent's hub, or a signal handler in a greenlet that sends, as none would be in a thread."""
+        return not can_wait() or (are_threads_greenlets() and any(sender.is_current_thread for sender in self._senders))
+
     def _help(self, deadline: float) -> bool:
         """Does in the calling thread what the worker does not get to; returns whether there was anything."""
         _warm_level_caches()
@@ -363,12 +368,15 @@ class Pipeline:
         Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback.
 
         Called again it waits for the thread that closes, unless that waits for the calling one, and then takes what has come
-        since. Where the caller may not wait it is closed in the background, once everything is settled.
+        since. Where gevent lets the caller not wait it is closed in the background, once everything is settled.
         """
         self.notice_fork()
-        if self._started and not self._closed and not can_wait():
+        if self._started and not self._closed and self._interrupts_greenlets:
             self.retire()
             return
+        self._close(deadline)
+
+    def _close(self, deadline: float) -> None:
         if self._closed:
             self._wait_for_closer(deadline)
             if self._closer is None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from dis_logging.bell import Bell
-from dis_logging.greenlets import can_wait, is_in_pool, is_kill, run_in_running_hub
+from dis_logging.greenlets import can_wait, is_in_pool, is_kill, raise_in_main, run_here_after, run_in_running_hub
 
 _logger = logging.getLogger("dis_logging")
 _PAUSE_AFTER_ERROR = 0.1
@@ -108,6 +108,7 @@ class Worker:
                 self._starting["by"] = me
             elif not self.is_alive and run_in_running_hub(lambda: self._start_as(me)):
                 me.handed_on_at = time.monotonic()
+                run_here_after(_HANDING_ON_TIME * 1.1, self._start)  # should the other be busy
                 return
             self._start_as(me)
         except BaseException:
@@ -148,6 +149,8 @@ class Worker:
                     self._thread = None
                     self._start()  # another goes on
                     return
+                if raise_in_main(error):
+                    continue
                 _logger.exception("dis_logging: the background thread met an unforeseen error and goes on")
                 if self._stopping:
                     return

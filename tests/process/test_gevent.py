@@ -6,6 +6,7 @@ does it when the application, and with it the handler, is already there.
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +415,103 @@ def test_a_signal_handler_that_comes_while_all_greenlets_wait_may_end_the_handle
     assert (ended.returncode, ended.errors, ended.output) == (0, "", "[True]\n")
     assert ended.delivered == numbered("record", 1)
     assert not ended.reported
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("where", ["sender", "fallback"])
+def test_what_a_signal_handler_raises_in_a_greenlet_of_ours_ends_the_program(
+    programs: Programs, error: str, where: str
+) -> None:
+    """Python runs it in whatever greenlet is running; it is meant for the main one, where a thread would leave it."""
+    program = f"""
+    import os, signal
+    def end(*_):
+        raise {error}
+    signal.signal(signal.SIGTERM, end)
+    signals = iter([signal.SIGTERM])
+    def interrupt(verdict):
+        for number in signals:
+            os.kill(os.getpid(), number)
+    class InterruptedFallback(FileFallback):
+        def emit(self, record):
+            interrupt(record)
+            super().emit(record)
+    options = {{"sender": {{"on_verdict": interrupt}}, "fallback": {{"fallback": InterruptedFallback()}}}}
+    logger = make_logger("second", handler := make_handler(**options["{where}"]))
+    for number in range(3):
+        logger.info("record %d", number)
+    logger.info("x" * 2**21)
+    try:
+        gevent.sleep(60)
+    except {error}:
+        print("ending")
+    logger.info("record 3")
+    wait_until(lambda: not handler.stats().buffered)
+    print(handler.stats().delivered)
+    """
+    ended = programs.run(PATCH + SET_UP + program, flush_interval=0.01)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "ending\n4\n")
+    assert ended.accounted == numbered("record", 4) + Counter(["x" * 2**21])
+
+
+def test_a_hub_that_ends_with_its_thread_takes_no_sender_with_it(programs: Programs) -> None:
+    program = """
+    gevent.sleep(0)  # so that the main thread has a hub
+    done = []
+    def serve():
+        gevent.spawn(logger.info, "record 0").join()
+        done.append(True)
+    monkey.get_original("_thread", "start_new_thread")(serve, ())
+    wait_until(lambda: done)
+    logger.info("record 1")
+    wait_until(lambda: handler.stats().delivered == 2)
+    print(handler.stats().delivered)
+    """
+    ended = programs.run(PATCH + SET_UP + program, flush_interval=0.5)
+
+    assert (ended.returncode, ended.errors, ended.output) == (0, "", "2\n")
+    assert ended.delivered == numbered("record", 2)
+
+
+def test_a_signal_handler_that_comes_upon_the_sender_may_end_the_handler(programs: Programs) -> None:
+    """What it has in flight cannot be waited for there."""
+    program = """
+    import os, signal
+    signal.signal(signal.SIGUSR1, lambda *_: handler.close())
+    class Interrupt(logging.Handler):
+        def emit(self, record):
+            os.kill(os.getpid(), signal.SIGUSR1)
+    make_logger("urllib3.connectionpool", Interrupt())  # tells of each connection
+    for number in range(10):
+        logger.info("record %d", number)
+    wait_until(lambda: not handler.stats().buffered)
+    logger.info("record 10")
+    """
+    ended = programs.run(PATCH + SET_UP + program, flush_interval=0.01)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.delivered == numbered("record", 10)
+    assert ended.codes == {"closed": 1}
+
+
+def test_what_the_hub_logs_while_the_fallback_is_busy_is_on_stderr(programs: Programs) -> None:
+    program = """
+    class Slow(FileFallback):
+        def emit(self, record):
+            gevent.sleep(0.5)
+            super().emit(record)
+    logger = make_logger("second", handler := make_handler(fallback=Slow()))
+    handler.close()
+    busy = gevent.spawn(logger.info, "record 0")
+    gevent.sleep(0)
+    gevent.get_hub().loop.run_callback(logger.info, "record 1")
+    busy.join()
+    """
+    ended = programs.run(PATCH + SET_UP + program)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert ended.reported == numbered("record", 2)
 
 
 def test_another_thread_may_import_gevent_while_records_are_logged(programs: Programs) -> None:
