@@ -524,7 +524,7 @@ class _DeadlineSocket:
         try:
             yield
             held, self._held = self._held, None
-            self.sendall(b"".join(held))
+            self._send_together(held)
         finally:
             self._held = None
 
@@ -550,21 +550,31 @@ class _DeadlineSocket:
         if self._held is not None:
             self._held.append(data)
             return
-        sent = self._send_at_once(data) if not flags and type(self._sock) is socket.socket else 0
-        left = memoryview(data)[sent:]
+        left = memoryview(data)
         while left:
             left = left[_attempt().wait_patiently(self._sock, lambda left=left: self._sock.send(left, *flags)) :]  # type: ignore[misc]
 
-    def _send_at_once(self, data: Any) -> int:
+    def _send_together(self, pieces: list[Any]) -> None:
+        if type(self._sock) is not socket.socket or not hasattr(self._sock, "sendmsg"):
+            # TLS makes a packet of each piece, and Windows has no such call.
+            self.sendall(b"".join(pieces))
+            return
+        sent = self._send_at_once(pieces)
+        for piece in pieces:
+            if sent < len(piece):
+                self.sendall(memoryview(piece)[sent:])
+            sent = max(0, sent - len(piece))
+
+    def _send_at_once(self, pieces: list[Any]) -> int:
         """
         Returns how many bytes the system takes without waiting.
 
         Nearly always all: asking it first whether it would take any is one more call, and after each of them this thread waits
-        for its turn behind those of the application.
+        for its turn behind those of the application. Joining the pieces would copy the body once more.
         """
         self._sock.settimeout(0)
         try:
-            sent: int = self._sock.send(data)
+            sent: int = self._sock.sendmsg(pieces)
         except BlockingIOError:
             return 0
         return sent
