@@ -263,21 +263,44 @@ def decode_refusals(body: bytes, expected: int) -> Refusals:
     Raises:
         ProtocolError: as `decode_put_records_result` does.
     """
-    if _all_stored().fullmatch(body):  # the short way for what nearly every answer is
-        check_result_count(body.count(b'"sequence_number"'), expected)
+    count = _count_stored(body)
+    if count:  # the short way for what nearly every answer is
+        check_result_count(count, expected)
         return Refusals()
     return refusals_among([decode_result_entry(record) for record in _result_records(body, expected)])
 
 
-# An answer without any refusal in the forms that JSON libraries write, with nothing in it that would have to be unescaped.
-# Matching it takes less than half the time of building its objects.
-_STORED = rb'\{"partition_id": ?"[\w-]+", ?"sequence_number": ?"\d+"\}'
-_ALL_STORED = rb'\s*\{"failed_record_count": ?0, ?"records": ?\[(?:' + _STORED + rb", ?)*" + _STORED + rb"\]\}\s*"
+# How an answer without any refusal begins, in the forms that JSON libraries write, with nothing in it that would have to be
+# unescaped.
+_FIRST_STORED = (
+    rb'\s*\{"failed_record_count": ?0, ?"records": ?\[(?P<opening>\{"partition_id": ?")(?P<partition>[\w-]+)'
+    rb'(?P<middle>", ?"sequence_number": ?")\d+"\}(?P<comma>, ?)?'
+)
+_DIGITS = b"0123456789"
 
 
 @cache  # compiled with the first answer, so that importing the package does not wait for it
-def _all_stored() -> re.Pattern[bytes]:
-    return re.compile(_ALL_STORED)
+def _first_stored() -> re.Pattern[bytes]:
+    return re.compile(_FIRST_STORED)
+
+
+def _count_stored(body: bytes) -> int:
+    """
+    Returns how many results an answer has if all say that a record is stored, in the form of the first; else 0.
+
+    Looks at all of them together, which takes a third of the time of building their objects, and little memory.
+    """
+    first, body = _first_stored().match(body), body.rstrip()
+    if first is None or not body.endswith(b'"}]}') or b"\0" in body or b"\1" in body:
+        return 0
+    between = b'"}' + (first["comma"] or b",") + first["opening"]
+    places = body[first.start("partition") : -4].replace(between, b"\0").replace(first["middle"], b"\1") + b"\0"
+    count = places.count(b"\0")
+    # A partition, \1 and a number for each, \0 after them: without the digits all of them must look alike.
+    name = first["partition"].translate(None, _DIGITS)
+    if places.translate(None, _DIGITS) != (name + b"\1\0") * count or b"\1\0" in places:
+        return 0
+    return count
 
 
 def refusals_among(entries: Sequence[PutRecordsResultEntry]) -> Refusals:

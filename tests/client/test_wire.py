@@ -216,6 +216,65 @@ def test_an_answer_that_makes_no_sense_acknowledges_nothing(body: bytes) -> None
     assert raised.value.status == 200
 
 
+@st.composite
+def bodies_of_stored(draw: st.DrawFn) -> tuple[bytes, int]:
+    """Bodies of answers without a refusal as JSON libraries write them, and the number of their results."""
+    prefix = draw(st.sampled_from(["shardId-000000000", "", "a1-"]))
+    results = draw(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), min_size=1, max_size=5))
+    records = [{"partition_id": f"{prefix}{at}", "sequence_number": f"{number}"} for at, number in results]
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (",", ": ")]))
+    body = json.dumps({"failed_record_count": 0, "records": records}, separators=separators).encode()
+    return body + draw(st.sampled_from([b"", b"\n"])), len(results)
+
+
+@given(bodies_of_stored(), st.data())
+def test_an_answer_that_is_damaged_anywhere_is_read_as_json_reads_it(
+    body_and_count: tuple[bytes, int], data: st.DataObject
+) -> None:
+    body, count = body_and_count
+    assert wire.decode_refusals(body, count) == {}
+
+    start = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(start, min(len(body), start + 25)))
+    body = body[:start] + data.draw(st.sampled_from([b"", b"5", b'"', b"\0", b"\1", b'"}', b"-", b" "])) + body[end:]
+    for expected in range(count + 2):
+        try:
+            refused = wire.decode_refusals(body, expected)
+        except ProtocolError:
+            with pytest.raises(ProtocolError):
+                wire.decode_put_records_result(body, expected)
+        else:
+            assert wire.decode_put_records_result(body, expected).failed_record_count == len(refused)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"sequence_number": "77"', b'"sequence_number": 5"77"'),
+        (b'"77"}', b'"77"5}'),
+        (b', {"part', b', 5{"part'),
+        (b"]}", b"5]}"),
+        (b'shardId-0000000000", "sequence_number": "77', b"shardId-0000000000\x0177"),
+        (b'76"}, {"partition_id": "', b"76\0"),
+    ],
+)
+def test_what_is_no_json_acknowledges_nothing_however_little_is_wrong(before: bytes, after: bytes) -> None:
+    body = json.dumps({"failed_record_count": 0, "records": [STORED, {**STORED, "sequence_number": "77"}]}).encode()
+    assert before in body
+    assert wire.decode_refusals(body, 2) == {}
+
+    with pytest.raises(ProtocolError):
+        wire.decode_refusals(body.replace(before, after), 2)
+
+
+def test_a_result_of_digits_only_that_says_nothing_acknowledges_nothing() -> None:
+    records = [{"partition_id": "0", "sequence_number": "76"}, {"partition_id": "", "sequence_number": ""}]
+    body = json.dumps({"failed_record_count": 0, "records": records}).encode()
+
+    with pytest.raises(ProtocolError):
+        wire.decode_refusals(body, 2)
+
+
 def test_texts_of_a_result_are_cleaned_and_bounded() -> None:
     body = answer({"error_code": "DIS.4303\x1b[2J", "error_message": "a\nb\u202e" + "x" * 10_000})
 
