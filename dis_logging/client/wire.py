@@ -276,6 +276,7 @@ _FIRST_STORED = (
     rb'\s*\{"failed_record_count": ?0, ?"records": ?\[(?P<opening>\{"partition_id": ?")(?P<partition>[\w-]+)'
     rb'(?P<middle>", ?"sequence_number": ?")\d+"\}(?P<comma>, ?)?'
 )
+_END_STORED = b'"}]}'
 _DIGITS = b"0123456789"
 
 
@@ -291,16 +292,17 @@ def _count_stored(body: bytes) -> int:
     Looks at all of them together, which takes a third of the time of building their objects, and little memory.
     """
     first, body = _first_stored().match(body), body.rstrip()
-    if first is None or not body.endswith(b'"}]}') or b"\0" in body or b"\1" in body:
+    if first is None or not body.endswith(_END_STORED):
         return 0
-    between = b'"}' + (first["comma"] or b",") + first["opening"]
-    places = body[first.start("partition") : -4].replace(between, b"\0").replace(first["middle"], b"\1") + b"\0"
-    count = places.count(b"\0")
-    # A partition, \1 and a number for each, \0 after them: without the digits all of them must look alike.
+    middle, between = first["middle"], b'"}' + (first["comma"] or b",") + first["opening"]
+    count = body.count(middle)
+    # Without the digits all of them must look alike, and what stands between partitions and numbers must hold none.
     name = first["partition"].translate(None, _DIGITS)
-    if places.translate(None, _DIGITS) != (name + b"\1\0") * count or b"\1\0" in places:
+    alike = (name + middle + between) * (count - 1) + name + middle + _END_STORED
+    if body[first.start("partition") :].translate(None, _DIGITS) != alike or body.count(between) != count - 1:
         return 0
-    return count
+    says_nothing = not name and middle + b'"' in body
+    return 0 if says_nothing else count
 
 
 def refusals_among(entries: Sequence[PutRecordsResultEntry]) -> Refusals:
