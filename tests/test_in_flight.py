@@ -493,6 +493,22 @@ def test_one_that_need_not_wait_in_the_middle_of_a_backlog_is_sent_meanwhile(
             assert dis.record_count(STREAM) == 6
 
 
+def test_one_that_need_not_wait_deep_in_a_backlog_is_found_while_the_answer_is_slow(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_in_flight=4)
+    with holding(dis) as first:
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log_all(handler, [f"text {number}" for number in range(5, 700)])
+        log(handler, "other", "other")
+        log_all(handler, [f"text {number}" for number in range(700, 1400)])
+        with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+            first.release()
+
+            assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+
+
 def test_loggers_that_take_turns_go_in_several_requests_all_the_same(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:

@@ -175,14 +175,13 @@ class Buffer:
             return set(keys)
 
     def seems_to_wait_for(self, keys: set[str], latest: int) -> bool:
-        """Returns whether *keys* are those of so many of the latest entries of the queue, and of a sample of those before."""
+        """Returns whether *keys* are those of so many of the latest entries of the queue, and of some of the oldest."""
         queue = self.queue
         try:
-            earlier = range(0, len(queue) - latest, max(1, len(queue) // _SAMPLE))
-            return keys.issuperset(map(key_of, islice(reversed(queue), latest))) and all(
-                queue[index][KEY] in keys for index in earlier
+            return keys.issuperset(map(key_of, islice(reversed(queue), latest))) and keys.issuperset(
+                map(key_of, islice(queue, _SAMPLE))  # what lies between takes a deque long to find
             )
-        except (RuntimeError, IndexError):  # it has changed meanwhile, and nobody knows
+        except RuntimeError:  # it has changed meanwhile, and nobody knows
             return False
 
     def oldest_age(self) -> float:

@@ -528,7 +528,7 @@ class Delivery:
             any(not batch.is_sending for batch in self._batches)
             or self._pace.next_release() is not None
             or bool(buffer.ready)
-            or (bool(buffer.queue) and not buffer.seems_to_wait_for(self._busy_keys, self._enough.max_records))
+            or (bool(buffer.queue) and not buffer.seems_to_wait_for(self._busy_keys, len(buffer.queue)))
         )
 
     def _settle(self, attempt: _Attempt, batch: _Batch) -> None:

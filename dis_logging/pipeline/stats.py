@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -286,8 +286,8 @@ class Ledger:
             for entry in acknowledged.untold:
                 self._tell(entry, Outcome.DELIVERED)
         if acknowledged.epochs is None:
-            numbers = Counter(map(epoch_of, acknowledged.entries))
-            acknowledged.epochs = [(self.epoch_numbered(number), settled) for number, settled in numbers.items()]
+            numbers = list(map(epoch_of, acknowledged.entries))
+            acknowledged.epochs = [(self.epoch_numbered(number), numbers.count(number)) for number in set(numbers)]
         # After the counters: whoever flushed finds them complete.
         while acknowledged.epochs:
             epoch, settled = acknowledged.epochs[-1]
