@@ -174,14 +174,19 @@ class Buffer:
                 keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
             return set(keys)
 
-    def seems_to_wait_for(self, keys: set[str], latest: int) -> bool:
-        """Returns whether *keys* are those of so many of the latest entries of the queue, and of some of the oldest."""
-        queue = self.queue
+    def seems_to_wait_for(self, keys: set[str]) -> bool:
+        """Returns whether *keys* are those of some of the latest and of some of the oldest entries of the queue."""
         try:
-            return keys.issuperset(map(key_of, islice(reversed(queue), latest))) and keys.issuperset(
-                map(key_of, islice(queue, _SAMPLE))  # what lies between takes a deque long to find
-            )
+            latest, oldest = islice(reversed(self.queue), _SAMPLE), islice(self.queue, _SAMPLE)
+            return keys.issuperset(map(key_of, latest)) and keys.issuperset(map(key_of, oldest))
         except RuntimeError:  # it has changed meanwhile, and nobody knows
+            return False
+
+    def waits_for(self, keys: set[str]) -> bool:
+        """Returns whether *keys* are those of all entries of the queue; False if it cannot be told."""
+        try:
+            return keys.issuperset(map(key_of, self.queue))
+        except RuntimeError:  # it has changed meanwhile
             return False
 
     def oldest_age(self) -> float:

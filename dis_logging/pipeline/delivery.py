@@ -275,15 +275,16 @@ class Delivery:
         """
         Lets the buffer go on without waking anybody if all that is in it must wait for the only key in flight.
 
-        Returns whether that is so: whoever made the request looks again after it. Where several keys wait, a sender sorts
-        them, so that their next batches can go at once. For the threads that emit; takes no lock.
+        Returns whether that seems to be so: whoever made the request looks again after it, and at all of them while the answer
+        is slow to come. Where several keys wait, a sender sorts them, so that their next batches can go at once. For the threads
+        that emit; takes no lock.
         """
         buffer, enough = self._buffer, self._enough
         if (
             not self._ledger.sending
             or len(self._busy_keys) != 1
             or buffer.urgent  # else no severe entry to come would wake anybody
-            or not buffer.seems_to_wait_for(self._busy_keys, enough.max_records)
+            or not buffer.seems_to_wait_for(self._busy_keys)
         ):
             return False
         return buffer.wake_after(enough.max_records, enough.max_bytes)
@@ -528,7 +529,7 @@ class Delivery:
             any(not batch.is_sending for batch in self._batches)
             or self._pace.next_release() is not None
             or bool(buffer.ready)
-            or (bool(buffer.queue) and not buffer.seems_to_wait_for(self._busy_keys, len(buffer.queue)))
+            or not buffer.waits_for(self._busy_keys)
         )
 
     def _settle(self, attempt: _Attempt, batch: _Batch) -> None:
