@@ -405,6 +405,8 @@ def _read_bounded(raw: Any) -> bytes:
         if size > _attempt().max_reply_bytes:
             raise ProtocolError(f"the answer is longer than {_attempt().max_reply_bytes} bytes")
         chunks.append(chunk)
+        if raw.length_remaining == 0:  # there would be nothing more, and to hear that takes as long as all of it
+            break
     return b"".join(chunks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
@@ -212,7 +212,7 @@ class _Cut:
         self.fitting = before
         # One step of the interpreter: whenever a signal handler runs, each of them is either there or here.
         with suppress(IndexError):
-            batch += islice(iter(self.source.popleft, None), max(0, count))
+            batch += map(deque.popleft, repeat(self.source, max(0, count)))
         return batch[before:]
 
     def give_back(self) -> Entry:
