@@ -459,6 +459,34 @@ def test_what_must_wait_for_a_request_starts_no_further_thread(
     assert_accounts_balance(handler, dis, fallback, texts)
 
 
+def test_what_must_wait_for_a_request_starts_no_further_thread_when_it_fills_the_buffer(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_in_flight=4, max_buffer_records=40, overflow="drop_oldest")
+    earn_trust(handler)
+    with holding(dis):
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log_all(handler, [f"more {number}" for number in range(60)])
+        assert handler.stats().dropped
+        assert not handler._pipeline._buffer.parked
+        assert further_senders(handler) == 0
+    assert dis.wait_for(lambda dis: handler.stats().buffered == 0)
+
+
+def test_what_must_wait_for_a_retry_is_set_aside_once(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
+    """Else each further record would wake the sender."""
+    handler = make(max_in_flight=4, backoff_initial=60, backoff_max=60, shutdown_timeout=0.1)
+    earn_trust(handler)
+    dis.play(RefuseEntries("DIS.4303"))
+    log_all(handler, [f"text {number}" for number in range(5)])
+    assert dis.wait_for(lambda _: handler.stats().requests == 2 and not handler._pipeline._delivery.is_sending)
+
+    log_all(handler, [f"more {number}" for number in range(20)])
+
+    assert dis.wait_for(lambda _: not handler._pipeline._buffer.queue)
+
+
 def test_one_that_need_not_wait_among_many_that_must_is_sent_meanwhile(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:

@@ -87,6 +87,8 @@ class Buffer:
         self._wake_entries = 0
         self._wake_bytes = 0
         self._wake_always = False
+        # Somebody will look at the queue, and need not be woken for a severe entry.
+        self._is_told = False
         # There is room below these counters for certain: what `_fits` last found, and never too much.
         self._room_entries = 0
         self._room_bytes = 0
@@ -113,8 +115,8 @@ class Buffer:
             self._room_bytes -= needed - size
         try:
             self.queue.append(entry)
-            if entry[LEVEL] >= self._flush_level and not self.urgent:
-                self.urgent = True
+            if entry[LEVEL] >= self._flush_level and not (self.urgent and self._is_told):
+                self.urgent = self._is_told = True
                 self._wake()
             # Looked at after the entry is there: a sender that has just found the queue empty has set these before.
             elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:
@@ -127,6 +129,7 @@ class Buffer:
 
     def wake_at(self, entries: int, size: int) -> None:
         """Asks to be woken once so many entries, or payload bytes, are in the queue."""
+        self._is_told = False
         if not self._wake_always:
             self._wake_entries = self._ledger.entries_taken + entries
             self._wake_bytes = self._ledger.bytes_taken + size
@@ -140,6 +143,7 @@ class Buffer:
         ledger = self._ledger
         if self._wake_always:
             return False
+        self._is_told = False
         self._wake_entries = ledger.entries_in + entries
         self._wake_bytes = ledger.bytes_in + size
         # Only now, and without a call in between that another thread or a signal handler could come upon: whoever has made
@@ -150,7 +154,8 @@ class Buffer:
         return False
 
     def wake_never(self) -> None:
-        """Asks not to be woken (except by a severe entry): the sender is busy and will look again by itself."""
+        """Asks not to be woken (except by the first severe entry): the sender is busy and will look again by itself."""
+        self._is_told = True
         if not self._wake_always:
             self._wake_entries = self._wake_bytes = _NEVER
 
@@ -185,7 +190,7 @@ class Buffer:
     def waits_for(self, keys: set[str]) -> bool:
         """Returns whether *keys* are those of all entries of the queue; False if it cannot be told."""
         try:
-            return keys.issuperset(map(key_of, self.queue))
+            return all(map(keys.__contains__, map(key_of, self.queue)))
         except RuntimeError:  # it has changed meanwhile
             return False
 

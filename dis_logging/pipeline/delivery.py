@@ -280,14 +280,17 @@ class Delivery:
         that emit; takes no lock.
         """
         buffer, enough = self._buffer, self._enough
-        if (
-            not self._ledger.sending
-            or len(self._busy_keys) != 1
-            or buffer.urgent  # else no severe entry to come would wake anybody
-            or not buffer.seems_to_wait_for(self._busy_keys)
-        ):
+        if not self._ledger.sending or not self._seem_all_to_wait():
             return False
         return buffer.wake_after(enough.max_records, enough.max_bytes)
+
+    @property
+    def could_use_another_sender(self) -> bool:
+        """Whether a request is under way, and something that seems not to have to wait for its end; takes no lock."""
+        return self._ledger.sending > 0 and bool(self._buffer.queue) and not self._seem_all_to_wait()
+
+    def _seem_all_to_wait(self) -> bool:
+        return len(self._busy_keys) == 1 and self._buffer.seems_to_wait_for(self._busy_keys)
 
     def abandon(self, message: str, *, in_flight: bool = True) -> bool:
         """
@@ -369,6 +372,16 @@ class Delivery:
     def _may_send_another(self) -> bool:
         return self._ledger.sending < (self._max_in_flight if self._is_trusted else 1)
 
+    @property
+    def _must_all_wait(self) -> bool:
+        """Whether all that waits is of the one key in flight; whoever sends that looks again, so why set each aside till then."""
+        return (
+            self._ledger.sending > 0
+            and len(self._busy_keys) == 1
+            and not self._buffer.ready
+            and self._buffer.waits_for(self._busy_keys)
+        )
+
     def _has_backlog(self, now: float) -> bool:
         if self._next_retry(now) is not None or self._buffer.ready:
             return True
@@ -406,7 +419,7 @@ class Delivery:
         return next((batch for batch in self._batches if not batch.is_sending and batch.not_before <= now), None)
 
     def _cut(self, now: float) -> _Batch | None:
-        if not self._is_due(now):
+        if not self._is_due(now) or self._must_all_wait:
             return None
         urgent, self._buffer.urgent = self._buffer.urgent, False
         admits = self._pace.admits if self._pace.is_slowing else None
@@ -480,7 +493,7 @@ class Delivery:
             release = self._pace.next_release()
             if release is not None:
                 moments.append(max(release, self._gate_until))
-            if self._buffer.waiting()[0] or self._buffer.ready:
+            if (self._buffer.waiting()[0] or self._buffer.ready) and not self._must_all_wait:
                 moments.append(max(now if self._is_due(now) else self._linger_until or now, self._gate_until))
             return min(moments) - now if moments else None
 

@@ -211,7 +211,7 @@ class Pipeline:
                 return
             self._worker.wake()
             # Perhaps it is the worker that sends, and what came cannot wait for it.
-            if self._delivery.is_sending and self._buffer.queue:
+            if self._delivery.could_use_another_sender:
                 self._wake_another_sender()
 
     def _wake_another_sender(self) -> None:
