@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from itertools import islice, repeat
 from typing import NamedTuple
@@ -110,7 +110,7 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
         cut.fill()
         return not entries
     with suppress(IndexError):
-        for cut.moving in iter(entries.popleft, None):
+        for cut.moving in _taken_from(entries):
             entry = cut.moving
             fits = cut.fits(entry)
             if not fits or not admits(entry):
@@ -130,9 +130,13 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
         return
     taken = size = 0
     with suppress(IndexError):
-        for cut.moving in iter(queue.popleft, None):
+        for cut.moving in _taken_from(queue):
             entry = cut.moving
-            if entry[KEY] in busy or entry[KEY] in parked:
+            key = entry[KEY]
+            if key in parked:
+                parked[key].append(entry)
+                cut.moving = None
+            elif key in busy:
                 buffer.park(entry)
                 cut.moving = None
             elif not cut.fits(entry):
@@ -149,13 +153,18 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callab
     buffer.count_taken(taken, size)
 
 
+def _taken_from(source: deque[Entry]) -> Iterator[Entry]:
+    """Yields the entries of *source* as it takes them; at the end it raises IndexError."""
+    return map(deque.popleft, repeat(source))
+
+
 class _Cut:
     """
     A batch in the making: `fits` tells whether an entry may still be added, `add` adds the one that was asked about.
 
-    Entries are taken by ``for cut.moving in iter(source.popleft, None)``: between taking one and knowing it as *moving* the
-    interpreter lets no signal handler run, as it does after a call. None never comes; the end is an IndexError, which may be
-    there at any time, as another thread may drop the last entry.
+    Entries are taken by ``for cut.moving in _taken_from(source)``: between taking one and knowing it as *moving* the
+    interpreter lets no signal handler run, as it does after a call. The end is an IndexError, which may be there at any time,
+    as another thread may drop the last entry.
     """
 
     def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
@@ -212,7 +221,7 @@ class _Cut:
         self.fitting = before
         # One step of the interpreter: whenever a signal handler runs, each of them is either there or here.
         with suppress(IndexError):
-            batch += map(deque.popleft, repeat(self.source, max(0, count)))
+            batch += islice(_taken_from(self.source), max(0, count))
         return batch[before:]
 
     def give_back(self) -> Entry:
@@ -254,7 +263,7 @@ class _AggregatedCut(_Cut):
             while True:
                 while size := self._fill_chunk():
                     taken += size
-                for self.moving in islice(iter(source.popleft, None), _CHUNK):
+                for self.moving in islice(_taken_from(source), _CHUNK):
                     entry = self.moving
                     if not self.fits(entry):
                         source.appendleft(entry)
