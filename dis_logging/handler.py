@@ -352,8 +352,8 @@ class DISHandler(logging.Handler):
     def _key_of(self, record: logging.LogRecord, key: RecordText) -> str:
         try:
             value = key(record) if callable(key) else key % record.__dict__
-        except Exception:
-            self.handleError(record)
+        except Exception as error:
+            self._report_text(record, "partition_key", key, error)
             return str(record.name)
         return value if isinstance(value, str) else str(value)
 
@@ -370,9 +370,19 @@ class DISHandler(logging.Handler):
             if is_valid(str(value)):
                 return str(value)
             raise ValueError(f"{option} gives {options.shown(value)}, which DIS does not take")
-        except Exception:
-            self.handleError(record)
+        except Exception as error:
+            self._report_text(record, option, route, error)
             return None
+
+    def _report_text(self, record: logging.LogRecord, option: str, text: RecordText, error: Exception) -> None:
+        """Reports that an option makes no text of *record*; to be called while *error* is handled."""
+        if isinstance(error, KeyError) and isinstance(text, str):
+            try:
+                raise ValueError(f"{option}={options.shown(text)}, but this record has no {error}") from None
+            except ValueError:
+                self.handleError(record)
+        else:
+            self.handleError(record)
 
     # -- life and counters ------------------------------------------------------------------------------------------
 

@@ -656,6 +656,18 @@ def test_a_key_that_cannot_be_made_falls_back_to_the_logger_name_and_is_reported
     assert "--- Logging error ---" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["partition_key", "explicit_hash_key", "partition_id"])
+def test_a_template_that_a_record_cannot_fill_is_named(
+    dis: DISEmulator, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    handler = DISHandler(**{**dis.handler_options(STREAM), option: "%(nmae)s"})
+
+    handler.handle(logging.LogRecord("shop", logging.INFO, __file__, 1, "text", None, None))
+    handler.close()
+
+    assert f"ValueError: {option}='%(nmae)s', but this record has no 'nmae'\n" in capsys.readouterr().err
+
+
 # -- life -----------------------------------------------------------------------------------------------------------
 
 

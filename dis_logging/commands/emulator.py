@@ -16,6 +16,7 @@ from dis_logging.client import wire
 from dis_logging.commands.exits import DONE, EPILOG, WRONG_USAGE
 from dis_logging.commands.termination import terminable
 from dis_logging.emulator.emulator import DISEmulator
+from dis_logging.emulator.store import DEFAULT_RETENTION
 
 _DEFAULT_STREAM = ("app-logs", 1)
 _MOST_PARTITIONS = 1000
@@ -33,7 +34,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "emulator",
         help="run a local DIS by hand, and print the settings to copy",
         description="Runs a local DIS on loopback until Ctrl-C or SIGTERM, and prints the settings for programs that shall\n"
-        "use it, as environment variables and as a LOGGING snippet.",
+        f"use it, as environment variables and as a LOGGING snippet. Of each partition it holds the newest {DEFAULT_RETENTION:,} records.",
         epilog=f"{_EXAMPLES}\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

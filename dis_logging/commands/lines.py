@@ -109,9 +109,9 @@ class Feeder(threading.Thread):
     """
     Gives the lines of *inputs* to *handler*, one record each, and waits until each has its verdict.
 
-    Neither Ctrl-C nor anything else ends it in the middle of a line. When the end is requested, it gives what it has
-    read and not yet handed over to *undelivered*: all of a pipe, as that cannot be read again, but of a file only
-    complete lines.
+    Neither Ctrl-C nor anything else ends it in the middle of a line. When the end is requested, it reads no more and hands
+    over what it has: all of a pipe, as that cannot be read again, but of a file only complete lines. What is left of that
+    after `give_up` goes to *undelivered*.
 
     Args:
         inputs: to be read one after the other; one that cannot be read has an error afterwards.
@@ -130,6 +130,7 @@ class Feeder(threading.Thread):
         self._undelivered = undelivered
         self._interruption = interruption
         self._number = 0
+        self._has_given_up = False
         self.bytes_read = 0
         #: False when a defect has ended it.
         self.is_complete = False
@@ -147,6 +148,10 @@ class Feeder(threading.Thread):
         if not self._interruption.is_requested:
             self._handler.flush(_A_DAY)
         self.is_complete = True
+
+    def give_up(self) -> None:
+        """Makes it hand over nothing more."""
+        self._has_given_up = True
 
     def _read(self, source: Input, descriptor: int) -> None:
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -194,8 +199,7 @@ class Feeder(threading.Thread):
             return
         source.lines += 1
         self._number += 1
-        if self._interruption.is_requested:
-            self._undelivered.hold()
+        if self._has_given_up:
             self._undelivered.keep_unsent(self._number, line)
         else:
             record = logging.LogRecord(source.key, logging.INFO, str(source), self._number, line, None, None)

@@ -37,6 +37,8 @@ _FLUSH_INTERVAL = 0.25
 # How long Ctrl-C leaves for delivering what was read.
 _LAST_SECONDS = 5.0
 _LOOK_INTERVAL = 0.1
+# As long as DIS takes lines at least this often, the reading thread may hand over what it has read, up to _LAST_SECONDS.
+_STANDSTILL = 0.5
 # What is left for the reading thread once the handler is closed: a chunk of lines to put away.
 _READER_PATIENCE = 5.0
 
@@ -180,11 +182,22 @@ class _Shipment:
                 if self._interruption.is_requested:
                     self._undelivered.hold()
                     self._console.say("interrupted, delivering what was read")
+                    self._hand_over_rest()
             finally:
+                self._feeder.give_up()
                 self._handler.close()  # by now it has nothing left, unless this is an early end
                 self._feeder.join(_READER_PATIENCE)
                 self._undelivered.release()
         return self._conclude(time.monotonic() - began)
+
+    def _hand_over_rest(self) -> None:
+        """Lets the reading thread hand over what it has read while DIS takes lines."""
+        began = moved_at = time.monotonic()
+        delivered = -1
+        while self._feeder.is_alive() and time.monotonic() < min(began + _LAST_SECONDS, moved_at + _STANDSTILL):
+            if self._handler.stats().delivered != delivered:
+                delivered, moved_at = self._handler.stats().delivered, time.monotonic()
+            self._feeder.join(_LOOK_INTERVAL)
 
     def _show_progress(self) -> None:
         stats = self._handler.stats()

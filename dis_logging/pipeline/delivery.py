@@ -292,15 +292,14 @@ class Delivery:
     def _seem_all_to_wait(self) -> bool:
         return len(self._busy_keys) == 1 and self._buffer.seems_to_wait_for(self._busy_keys)
 
-    def abandon(self, message: str, *, in_flight: bool = True) -> bool:
+    def abandon(self, reason: str, *, in_flight: bool = True) -> bool:
         """
-        Gives up everything that has no verdict yet; an answer that still comes is ignored.
+        Gives up everything that has no verdict yet, for a *reason*; an answer that still comes is ignored.
 
         Without *in_flight* it leaves what is being sent alone and returns whether there was any.
         """
         with self._lock:
-            if self._trouble:
-                message = f"{message}; the last attempt failed: {self._trouble}"
+            trouble = f"; the last attempt failed: {self._trouble}" if self._trouble else ""
             self._has_abandoned = True
             self._adopt_orphans()
             self._take(self._buffer.take_all)
@@ -309,9 +308,12 @@ class Delivery:
                 if batch in left:
                     continue
                 batch.abandoned = True
+                again = " again" if batch.error else ""
                 if batch.is_sending and batch.parts:
-                    batch.parts[0].outcome_unknown = True
-                self._fail_batch(batch, FailureReason.CLOSED.value, message)
+                    part = batch.parts[0]
+                    part.outcome_unknown = True
+                    self._fail_part(batch, part, FailureReason.CLOSED.value, f"{reason} before DIS answered{trouble}")
+                self._fail_batch(batch, FailureReason.CLOSED.value, f"{reason} before it could be sent{again}{trouble}")
             self._batches[:] = left
             self._busy_keys = {key for batch in left for key in batch.keys}
             self._linger_until = None

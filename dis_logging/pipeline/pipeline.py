@@ -36,7 +36,7 @@ _ROUTING_BYTES = 280
 _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.
 _SENDER_IDLE = 1.0
-_TOO_LATE = "the handler was closed before it could be sent"
+_TOO_LATE = "the handler was closed"
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.1
 # What a fallback takes to begin with (of a short shutdown_timeout that share) and for one record, on a slow or a busy machine.
@@ -360,7 +360,7 @@ class Pipeline:
             is_finished = self._finish(self.ledger.next_epoch(), deadline, wake)
         finally:  # Ctrl-C may end the waiting, but then nothing more may follow
             if not is_finished:
-                self._delivery.abandon("the process ended before it could be sent")
+                self._delivery.abandon("the process ended")
             self._fallback.drain(deadline + _HANDOVER_TIME - self._giving_up_time())
 
     def close(self, deadline: float) -> None:

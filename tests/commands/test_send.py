@@ -341,6 +341,26 @@ def test_what_came_through_a_pipe_is_delivered_though_interrupted(
     assert "interrupted, delivering what was read" in errors
 
 
+def test_all_that_was_read_of_a_file_is_delivered_though_interrupted(
+    start: Start, dis: DISEmulator, tmp_path: Path
+) -> None:
+    """The reading thread has more lines in hand than the handler takes at once."""
+    lines = [b"%08d" % number for number in range(50_000)]
+    (tmp_path / "input").write_bytes(b"\n".join(lines))
+
+    with dis.rule(Hang(0.05)):
+        running = start("--failed", "undelivered", "input")
+        assert dis.wait_for(lambda dis: dis.requests)
+        running.process.send_signal(signal.SIGINT)
+        code, errors = running.end()
+
+    assert code == 130
+    assert not (tmp_path / "undelivered").exists()
+    assert 5_000 < dis.record_count(STREAM) < 50_000
+    assert stored(dis) == lines[: dis.record_count(STREAM)]
+    assert f"{dis.record_count(STREAM)} lines read" in errors
+
+
 def test_a_long_line_that_is_interrupted_stays_in_its_file(start: Start, dis: DISEmulator, tmp_path: Path) -> None:
     (tmp_path / "input").write_bytes(b"one\n")
     os.truncate(tmp_path / "input", 64 * 2**30)  # sparse; it takes a while to read
