@@ -609,6 +609,21 @@ class Interrupted(deque[Any]):
             self._then.pop()()
 
 
+def test_a_severe_record_is_sent_though_many_that_must_wait_come_right_after_it(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=60)
+    earn_trust(handler)
+    with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        Interrupted(handler, lambda: log_all(handler, [f"more {number}" for number in range(100)]))
+
+        log(handler, "other", "other", logging.ERROR)
+
+        assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+
+
 def test_a_record_that_only_a_further_sender_has_seen_yet_is_sent_in_time(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:

@@ -54,7 +54,7 @@ class Buffer:
         policy: what to do when a further entry does not fit.
         block_timeout: seconds one caller waits at most under `BLOCK`.
         flush_level: an entry this severe wakes the sender.
-        wake: called when there is reason to send.
+        wake: called when there is reason to send, with the key of the entry if it is a single one's severity.
         overflow: called with an entry that goes to the fallback for want of room, and is to be counted as emitted.
     """
 
@@ -67,7 +67,7 @@ class Buffer:
         policy: OverflowPolicy,
         block_timeout: float,
         flush_level: int,
-        wake: Callable[[], None],
+        wake: Callable[..., None],
         overflow: Callable[[Entry], None],
     ) -> None:
         self._ledger = ledger
@@ -117,7 +117,7 @@ class Buffer:
             self.queue.append(entry)
             if entry[LEVEL] >= self._flush_level and not (self.urgent and self._is_told):
                 self.urgent = self._is_told = True
-                self._wake()
+                self._wake(entry[KEY])
             # Looked at after the entry is there: a sender that has just found the queue empty has set these before.
             elif ledger.entries_in >= self._wake_entries or ledger.bytes_in >= self._wake_bytes:
                 self._wake()

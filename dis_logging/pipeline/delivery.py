@@ -271,26 +271,24 @@ class Delivery:
         """Whether a request is under way."""
         return self._ledger.sending > 0
 
+    def seems_in_vain(self, key: str | None = None) -> bool:
+        """
+        Returns whether it seems that all that waits must wait for the only key in flight, *key* included.
+
+        Whoever made the request looks again after it, and at all of them while the answer is slow to come. Where several keys
+        wait, a sender sorts them, so that their next batches can go at once. For the threads that emit; takes no lock.
+        """
+        busy_keys = self._busy_keys
+        return (
+            self._ledger.sending > 0
+            and len(busy_keys) == 1
+            and (key is None or key in busy_keys)
+            and self._buffer.seems_to_wait_for(busy_keys)
+        )
+
     def postpone_alarm(self) -> bool:
-        """
-        Lets the buffer go on without waking anybody if all that is in it must wait for the only key in flight.
-
-        Returns whether that seems to be so: whoever made the request looks again after it, and at all of them while the answer
-        is slow to come. Where several keys wait, a sender sorts them, so that their next batches can go at once. For the threads
-        that emit; takes no lock.
-        """
-        buffer, enough = self._buffer, self._enough
-        if not self._ledger.sending or not self._seem_all_to_wait():
-            return False
-        return buffer.wake_after(enough.max_records, enough.max_bytes)
-
-    @property
-    def could_use_another_sender(self) -> bool:
-        """Whether a request is under way, and something that seems not to have to wait for its end; takes no lock."""
-        return self._ledger.sending > 0 and bool(self._buffer.queue) and not self._seem_all_to_wait()
-
-    def _seem_all_to_wait(self) -> bool:
-        return len(self._busy_keys) == 1 and self._buffer.seems_to_wait_for(self._busy_keys)
+        """Lets the buffer go on without waking anybody; returns False if the request under way has ended meanwhile."""
+        return self._buffer.wake_after(self._enough.max_records, self._enough.max_bytes)
 
     def abandon(self, reason: str, *, in_flight: bool = True) -> bool:
         """

@@ -202,16 +202,17 @@ class Pipeline:
             Failure(entry, FailureReason.OVERFLOW.value, message, 0, outcome_unknown=False, buffered=False)
         )
 
-    def _wake(self) -> None:
+    def _wake(self, key: str | None = None) -> None:
         if self._closed:
             self._take_late_entries()
         else:
             self._start_up()
-            if self._delivery.postpone_alarm():
+            is_in_vain = self._delivery.seems_in_vain(key)
+            if is_in_vain and self._delivery.postpone_alarm():
                 return
             self._worker.wake()
             # Perhaps it is the worker that sends, and what came cannot wait for it.
-            if self._delivery.could_use_another_sender:
+            if not is_in_vain and self._delivery.is_sending and self._buffer.queue:
                 self._wake_another_sender()
 
     def _wake_another_sender(self) -> None:
@@ -221,6 +222,8 @@ class Pipeline:
             if sender.is_free:
                 sender.wake()
                 return
+        for sender in self._senders:  # one that has just found nothing may be about to wait
+            sender.wake()
 
     def _start_up(self) -> None:
         if not self._started:

@@ -41,7 +41,7 @@ class Rig:
         self.ledger.accept(entry)
         self.overflowed.append(entry[CREATED])
 
-    def _count_wake(self) -> None:
+    def _count_wake(self, _key: str | None = None) -> None:
         self.wakes += 1
         self.woken.set()
 
