@@ -356,6 +356,8 @@ class Pipeline:
     def settle(self, deadline: float) -> None:
         """Gives every entry its verdict by *deadline* (monotonic); what cannot be sent by then goes to the fallback."""
         self._settle(deadline, self._wake)
+        if self._retired and not self._closed:  # nobody else will
+            self._close(deadline)
 
     def _settle(self, deadline: float, wake: Callable[[], None]) -> None:
         is_finished = False

@@ -495,6 +495,34 @@ def test_a_signal_handler_that_comes_upon_the_sender_may_end_the_handler(program
     assert ended.codes == {"closed": 1}
 
 
+def test_what_is_logged_at_the_very_end_by_a_handler_that_the_hub_has_replaced_arrives(programs: Programs) -> None:
+    """It could only be closed in the background, and `logging` knows nothing of it any more."""
+    beginning = """
+    import atexit
+    @atexit.register  # hence called after our own
+    def end():
+        gevent.sleep(0.1)
+        print(len(logged))
+    """
+    program = """
+    import logging.config
+    logged = []
+    def log():
+        while True:
+            logger.info("record %d", len(logged))
+            logged.append(True)
+            gevent.sleep(0)
+    gevent.spawn(log)
+    config = {"version": 1, "disable_existing_loggers": False}
+    gevent.get_hub().loop.run_callback(logging.config.dictConfig, config)
+    gevent.sleep(0.1)
+    """
+    ended = programs.run(beginning + PATCH + SET_UP + program)
+
+    assert (ended.returncode, ended.errors) == (0, "")
+    assert not numbered("record", int(ended.output)) - ended.accounted
+
+
 def test_what_the_hub_logs_while_the_fallback_is_busy_is_on_stderr(programs: Programs) -> None:
     program = """
     class Slow(FileFallback):
