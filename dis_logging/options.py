@@ -26,6 +26,9 @@ _OTHER_WORDS = {
     "token": "auth_token",
     "host": "endpoint",
     "url": "endpoint",
+    "batch_size": "max_batch_records",
+    "buffer_size": "max_buffer_records",
+    "queue_size": "max_buffer_records",
 }
 _SETTERS = {"level": "setLevel", "formatter": "setFormatter", "filters": "addFilter"}
 

@@ -511,7 +511,7 @@ def test_what_is_logged_at_the_very_end_by_a_handler_that_the_hub_has_replaced_a
         while True:
             logger.info("record %d", len(logged))
             logged.append(True)
-            gevent.sleep(0)
+            gevent.sleep(0.001)
     gevent.spawn(log)
     config = {"version": 1, "disable_existing_loggers": False}
     gevent.get_hub().loop.run_callback(logging.config.dictConfig, config)
