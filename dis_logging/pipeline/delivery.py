@@ -386,8 +386,10 @@ class Delivery:
         if self._next_retry(now) is not None or self._buffer.ready:
             return True
         # Where all of the next entries must wait another sender has nothing to do.
-        return self._is_due(now) and any(
-            key not in self._buffer.parked for key in self._buffer.next_keys(_BACKLOG_SEEN) - self._busy_keys
+        return (
+            self._is_due(now)
+            and not self.seems_in_vain()
+            and any(key not in self._buffer.parked for key in self._buffer.next_keys(_BACKLOG_SEEN) - self._busy_keys)
         )
 
     def _set_alarm(self) -> None:
