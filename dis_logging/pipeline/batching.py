@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import islice, repeat
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class BatchLimits(NamedTuple):
 def take_batch(
     buffer: Buffer,
     limits: BatchLimits,
-    busy: Container[str],
+    busy: AbstractSet[str],
     admits: Callable[[Entry], bool] | None = None,
     batch: list[Entry] | None = None,
 ) -> list[Entry]:
@@ -87,7 +88,7 @@ def _has_place(entry: Entry, cut: _Cut, buffer: Buffer) -> bool:
     )
 
 
-def _take_parked(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> bool:
+def _take_parked(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Callable[[Entry], bool] | None) -> bool:
     """Moves the parked entries of released keys to the batch; returns False when something is left that does not fit."""
     while buffer.ready:
         key = buffer.ready.popleft()
@@ -121,12 +122,20 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
     return True
 
 
-def _take_queued(cut: _Cut, buffer: Buffer, busy: Container[str], admits: Callable[[Entry], bool] | None) -> None:
+def _take_queued(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Callable[[Entry], bool] | None) -> None:
     """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
     parked, queue = buffer.parked, buffer.queue
     cut.take_from(queue)
     if not (busy or parked or admits):
         buffer.count_taken(*cut.fill())
+        return
+
+    def may_go(keys: set[str]) -> bool:
+        return busy.isdisjoint(keys) and parked.keys().isdisjoint(keys)
+
+    # With thousands of keys none of the next has to wait, more often than not.
+    if not admits and may_go(buffer.next_keys(cut.room)) and (filled := cut.fill_if(may_go))[0]:
+        buffer.count_taken(*filled)
         return
     taken = size = 0
     with suppress(IndexError):
@@ -200,8 +209,26 @@ class _Cut:
     def fill(self) -> tuple[int, int]:
         """Moves what fits from the source to the batch; returns how many entries, and payload bytes, that were."""
         # What fits and add do, but for all at once, since every entry goes this way unless some have to wait.
-        before, taken = len(self.batch), self._payload
-        added = self._take(int(self._max_records) - before)
+        return self._fit(self._take(self.room))
+
+    def fill_if(self, may_go: Callable[[set[str]], bool]) -> tuple[int, int]:
+        """As `fill`, but moves nothing unless *may_go* says so of the keys of all that it would move."""
+        added = self._take(self.room)
+        if may_go(set(map(key_of, added))):
+            return self._fit(added)
+        for _ in added:  # another thread has dropped what came before
+            self.give_back()
+        self.fitting = None
+        return 0, 0
+
+    @property
+    def room(self) -> int:
+        """How many entries may be added at most."""
+        return max(0, int(self._max_records) - len(self.batch))
+
+    def _fit(self, added: list[Entry]) -> tuple[int, int]:
+        """Gives back those of *added*, just taken, that do not fit; returns how many entries, and payload bytes, do."""
+        before, taken = len(self.batch) - len(added), self._payload
         size, key_characters = sum(map(len, map(data_of, added))), sum(map(len, map(key_of, added)))
         self._payload += size
         self._encoded += size * 4 / 3 + KEY_CHARACTER_BYTES * key_characters + ENTRY_MARGIN * len(added)
@@ -221,7 +248,7 @@ class _Cut:
         self.fitting = before
         # One step of the interpreter: whenever a signal handler runs, each of them is either there or here.
         with suppress(IndexError):
-            batch += islice(_taken_from(self.source), max(0, count))
+            batch += islice(_taken_from(self.source), count)
         return batch[before:]
 
     def give_back(self) -> Entry:
@@ -272,6 +299,9 @@ class _AggregatedCut(_Cut):
                     self.add(entry)
                     taken += len(entry[DATA])
         return len(self.batch) - before, taken
+
+    def fill_if(self, may_go: Callable[[set[str]], bool]) -> tuple[int, int]:  # noqa: ARG002
+        return 0, 0  # what fits is seen one by one
 
     def _fill_chunk(self) -> int:
         """Moves some entries at once if that is simple, and all fit; returns their payload bytes, 0 if it is not so."""

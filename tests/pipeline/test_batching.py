@@ -184,6 +184,27 @@ def test_entries_of_a_busy_key_wait_while_others_go() -> None:
     assert [entry[CREATED] for entry in run.take(set())] == [0, 2, 5]
 
 
+def test_an_entry_of_a_busy_key_that_moves_up_as_another_thread_drops_the_oldest_waits_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(BatchLimits(2, 1000))
+    for key in "abcab":
+        run.add(key, 1)
+    look = run.buffer.next_keys
+
+    def look_and_drop(count: int) -> set[str]:
+        keys = look(count)
+        run.buffer.queue.popleft()
+        return keys
+
+    monkeypatch.setattr(run.buffer, "next_keys", look_and_drop)
+
+    batch = take_batch(run.buffer, run.limits, {"c"})
+
+    assert [(entry[KEY], entry[CREATED]) for entry in batch] == [("b", 1.0), ("a", 3.0)]
+    assert list(run.buffer.parked) == ["c"]
+
+
 def test_parked_entries_that_do_not_fit_keep_newer_ones_of_their_key_behind_them() -> None:
     run = Run(BatchLimits(2, 1000))
     for _ in range(5):
