@@ -34,7 +34,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "emulator",
         help="run a local DIS by hand, and print the settings to copy",
         description="Runs a local DIS on loopback until Ctrl-C or SIGTERM, and prints the settings for programs that shall\n"
-        f"use it, as environment variables and as a LOGGING snippet. Of each partition it holds the newest {DEFAULT_RETENTION:,} records.",
+        "use it, as environment variables and as a LOGGING snippet.\n\n"
+        f"Of each partition it holds the newest {DEFAULT_RETENTION:,} records.",
         epilog=f"{_EXAMPLES}\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

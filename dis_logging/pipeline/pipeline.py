@@ -36,7 +36,7 @@ _ROUTING_BYTES = 280
 _SPARE_BYTES = 8 * 1024 * 1024
 # How long a further sender stays when there is no backlog: a burst has many.
 _SENDER_IDLE = 1.0
-_TOO_LATE = "the handler was closed"
+_CLOSED = "the handler was closed"
 # What close may take beyond shutdown_timeout for the last records to reach the fallback.
 _HANDOVER_TIME = 0.1
 # What a fallback takes to begin with (of a short shutdown_timeout that share) and for one record, on a slow or a busy machine.
@@ -373,7 +373,7 @@ class Pipeline:
         Settles everything by *deadline* (monotonic) and ends the threads; a later entry goes to the fallback.
 
         Called again it waits for the thread that closes, unless that waits for the calling one, and then takes what has come
-        since. Where gevent lets the caller not wait it is closed in the background, once everything is settled.
+        since. Where gevent lets the caller wait for nothing it is closed in the background, once everything is settled.
         """
         self.notice_fork()
         if self._started and not self._closed and self._interrupts_greenlets:
@@ -423,16 +423,16 @@ class Pipeline:
 
     def _give_up_rest(self, deadline: float) -> None:
         self._delivery.end_background()
-        self._delivery.abandon(_TOO_LATE, in_flight=False)
+        self._delivery.abandon(_CLOSED, in_flight=False)
         self._first_late_epoch = 0  # what others have left to this thread until now is abandoned by the next call
         if self._may_not_wait():
-            self._delivery.abandon(_TOO_LATE)
+            self._delivery.abandon(_CLOSED)
             return
         with self.ledger.bell() as bell:
-            while self._delivery.abandon(_TOO_LATE, in_flight=False):
+            while self._delivery.abandon(_CLOSED, in_flight=False):
                 remaining = deadline - self._giving_up_time() - time.monotonic()
                 if remaining <= 0:
-                    self._delivery.abandon(_TOO_LATE)
+                    self._delivery.abandon(_CLOSED)
                     break
                 bell.wait(min(_PATIENCE, remaining))
         self._fallback.drain(deadline + _HANDOVER_TIME - self._giving_up_time())
@@ -441,7 +441,7 @@ class Pipeline:
         """Sees to what Ctrl-C has left; nothing otherwise."""
         self._first_late_epoch = 0
         if self.stats().buffered and not self._may_not_wait():
-            self._delivery.abandon(_TOO_LATE)
+            self._delivery.abandon(_CLOSED)
             self._fallback.drain(time.monotonic() + _HANDOVER_TIME)
 
     def retire(self) -> None:
