@@ -37,8 +37,10 @@ _FLUSH_INTERVAL = 0.25
 # How long Ctrl-C leaves for delivering what was read.
 _LAST_SECONDS = 5.0
 _LOOK_INTERVAL = 0.1
-# As long as DIS takes lines at least this often, the reading thread may hand over what it has read, up to _LAST_SECONDS.
-_STANDSTILL = 0.5
+# How long the reading thread may hand over what it has read before that, while DIS takes some at least so often. Together
+# less than the 10 seconds after which supervisors kill.
+_HANDOVER_SECONDS = 3.0
+_STANDSTILL = 1.0
 # What is left for the reading thread once the handler is closed: a chunk of lines to put away.
 _READER_PATIENCE = 5.0
 
@@ -52,7 +54,7 @@ empty record. A line of more than 1 MiB cannot be sent.
 Lines that were not delivered go to the file of --failed, byte for byte; without it they are shown on stderr. 'send'
 takes that file again, with --key and a new file for --failed; when lines fail it prints the command.
 
-Ctrl-C or SIGTERM stops the reading, leaves 5 seconds for delivering what was read, or 10 while DIS takes lines, and says how
+Ctrl-C or SIGTERM stops the reading, leaves 5 seconds for delivering what was read, or 8 while DIS takes lines, and says how
 to go on.
 """
 _EXAMPLES = """\
@@ -193,12 +195,14 @@ class _Shipment:
 
     def _hand_over_rest(self) -> None:
         """Lets the reading thread hand over what it has read while DIS takes lines."""
-        began = moved_at = time.monotonic()
-        delivered = -1
-        while self._feeder.is_alive() and time.monotonic() < min(began + _LAST_SECONDS, moved_at + _STANDSTILL):
-            if self._handler.stats().delivered != delivered:
-                delivered, moved_at = self._handler.stats().delivered, time.monotonic()
+        now = moved_at = time.monotonic()
+        end = now + min(_HANDOVER_SECONDS, self._arguments.timeout)
+        delivered = self._handler.stats().delivered
+        while self._feeder.is_alive() and now < min(end, moved_at + _STANDSTILL):
             self._feeder.join(_LOOK_INTERVAL)
+            now = time.monotonic()
+            if self._handler.stats().delivered != delivered:
+                delivered, moved_at = self._handler.stats().delivered, now
 
     def _show_progress(self) -> None:
         stats = self._handler.stats()
