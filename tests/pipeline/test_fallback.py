@@ -98,6 +98,10 @@ class BlockingOnce(Blocking):
     def createLock(self) -> None:
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.emit(record)  # that of Python 3.13.0 cannot do without a lock
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         if self.entered.is_set():
             RememberingHandler.emit(self, record)
