@@ -186,6 +186,28 @@ def holding(
             hold.release()
 
 
+def is_of_web(request: ReceivedRequest) -> bool:
+    return request.entries[0].partition_key == "web"
+
+
+def has_arrived(text: str) -> Callable[[DISEmulator], bool]:
+    return lambda dis: text in [record.text for record in dis.records(STREAM)]
+
+
+@contextmanager
+def holding_backlog_around_other(dis: DISEmulator, handler: DISHandler, count: int) -> Iterator[None]:
+    """Holds web's second request while *other*'s one record waits between twice *count* of web."""
+    with holding(dis) as first:
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+        log_all(handler, [f"before {number}" for number in range(count)])
+        log(handler, "other", "other")
+        log_all(handler, [f"after {number}" for number in range(count)])
+        with holding(dis, where=is_of_web):
+            first.release()
+            yield
+
+
 # -- overlap --------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +290,7 @@ def test_a_severe_record_need_not_wait_for_a_request_that_hangs(
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
         log(handler, "severe", "other", logging.ERROR)
 
-        assert dis.wait_for(lambda dis: "severe" in [record.text for record in dis.records(STREAM)])
+        assert dis.wait_for(has_arrived("severe"))
 
 
 @pytest.mark.parametrize("comes", ["at once", "late"])
@@ -283,10 +305,10 @@ def test_a_few_records_need_not_wait_for_a_request_that_hangs(
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
         if comes == "late":  # when a sender has already looked, and gone to sleep
             log(handler, "before", "before")
-            assert dis.wait_for(lambda dis: "before" in [record.text for record in dis.records(STREAM)])
+            assert dis.wait_for(has_arrived("before"))
         log(handler, "other", "other")
 
-        assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+        assert dis.wait_for(has_arrived("other"))
         assert unanswered(dis) == 1
 
 
@@ -304,7 +326,7 @@ def test_a_refused_record_need_not_wait_for_a_request_that_hangs(
         log(handler, "slow", "slow", logging.ERROR)
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
 
-        assert dis.wait_for(lambda dis: "refused" in [record.text for record in dis.records(STREAM)])
+        assert dis.wait_for(has_arrived("refused"))
         assert unanswered(dis) == 1
 
 
@@ -492,7 +514,7 @@ def test_one_that_need_not_wait_among_many_that_must_is_sent_meanwhile(
 ) -> None:
     handler = make(max_in_flight=4, flush_interval=60)
     earn_trust(handler)
-    with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+    with holding(dis, where=is_of_web):
         log_all(handler, [f"text {number}" for number in range(5)])
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
 
@@ -508,33 +530,17 @@ def test_one_that_need_not_wait_in_the_middle_of_a_backlog_is_sent_meanwhile(
 ) -> None:
     """It came before several requests might be sent at once."""
     handler = make(max_in_flight=4, flush_interval=60)
-    with holding(dis) as first:
-        log_all(handler, [f"text {number}" for number in range(5)])
-        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
-        log_all(handler, [f"text {number}" for number in range(5, 26)])
-        log(handler, "other", "other")
-        log_all(handler, [f"text {number}" for number in range(26, 46)])
-        with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
-            first.release()
-
-            assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
-            assert dis.record_count(STREAM) == 6
+    with holding_backlog_around_other(dis, handler, 20):
+        assert dis.wait_for(has_arrived("other"))
+        assert dis.record_count(STREAM) == 6
 
 
 def test_one_that_need_not_wait_deep_in_a_backlog_is_found_while_the_answer_is_slow(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:
     handler = make(max_in_flight=4)
-    with holding(dis) as first:
-        log_all(handler, [f"text {number}" for number in range(5)])
-        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
-        log_all(handler, [f"text {number}" for number in range(5, 700)])
-        log(handler, "other", "other")
-        log_all(handler, [f"text {number}" for number in range(700, 1400)])
-        with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
-            first.release()
-
-            assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+    with holding_backlog_around_other(dis, handler, 700):
+        assert dis.wait_for(has_arrived("other"))
 
 
 def test_loggers_that_take_turns_go_in_several_requests_all_the_same(
@@ -560,14 +566,14 @@ def test_a_severe_record_is_sent_while_that_of_another_logger_must_wait(
 ) -> None:
     handler = make(max_in_flight=4, flush_interval=60)
     earn_trust(handler)
-    with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+    with holding(dis, where=is_of_web):
         log(handler, "text", level=logging.ERROR)
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
         log(handler, "more", level=logging.ERROR)
 
         log(handler, "other", "other", logging.ERROR)
 
-        assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+        assert dis.wait_for(has_arrived("other"))
 
 
 def test_an_alarm_that_is_put_off_while_the_request_ends_wakes_the_sender_in_time(
@@ -614,14 +620,14 @@ def test_a_severe_record_is_sent_though_many_that_must_wait_come_right_after_it(
 ) -> None:
     handler = make(max_in_flight=4, flush_interval=60)
     earn_trust(handler)
-    with holding(dis, where=lambda request: request.entries[0].partition_key == "web"):
+    with holding(dis, where=is_of_web):
         log_all(handler, [f"text {number}" for number in range(5)])
         assert dis.wait_for(lambda dis: unanswered(dis) == 1)
         Interrupted(handler, lambda: log_all(handler, [f"more {number}" for number in range(100)]))
 
         log(handler, "other", "other", logging.ERROR)
 
-        assert dis.wait_for(lambda dis: "other" in [record.text for record in dis.records(STREAM)])
+        assert dis.wait_for(has_arrived("other"))
 
 
 def test_a_record_that_only_a_further_sender_has_seen_yet_is_sent_in_time(
