@@ -58,8 +58,13 @@ def run_in_running_hub(action: Callable[[], object]) -> bool:
 def run_here_after(seconds: float, action: Callable[[], object]) -> None:
     """Has the caller's own hub run *action* in a greenlet after so many *seconds*, unless that is the main one."""
     gevent = _gevent()
+
+    def run() -> None:
+        gevent.sleep(seconds)
+        action()
+
     if gevent is not None and not is_in_pool() and not gevent.get_hub().main_hub:
-        gevent.spawn_raw(lambda: (gevent.sleep(seconds), action()))
+        gevent.spawn_raw(run)
 
 
 def is_in_pool() -> bool:

@@ -351,9 +351,9 @@ class DISHandler(logging.Handler):
 
     def _key_of(self, record: logging.LogRecord, key: RecordText) -> str:
         try:
-            value = key(record) if callable(key) else key % record.__dict__
-        except Exception as error:
-            self._report_text(record, "partition_key", key, error)
+            value = _made_of(record, "partition_key", key)
+        except Exception:
+            self.handleError(record)
             return str(record.name)
         return value if isinstance(value, str) else str(value)
 
@@ -364,25 +364,15 @@ class DISHandler(logging.Handler):
         if route is None:
             return None
         try:
-            value = route(record) if callable(route) else route % record.__dict__
+            value = _made_of(record, option, route)
             if value is None or value == "":
                 return None
             if is_valid(str(value)):
                 return str(value)
             raise ValueError(f"{option} gives {options.shown(value)}, which DIS does not take")
-        except Exception as error:
-            self._report_text(record, option, route, error)
-            return None
-
-    def _report_text(self, record: logging.LogRecord, option: str, text: RecordText, error: Exception) -> None:
-        """Reports that an option makes no text of *record*; to be called while *error* is handled."""
-        if isinstance(error, KeyError) and isinstance(text, str):
-            try:
-                raise ValueError(f"{option}={options.shown(text)}, but this record has no {error}") from None
-            except ValueError:
-                self.handleError(record)
-        else:
+        except Exception:
             self.handleError(record)
+            return None
 
     # -- life and counters ------------------------------------------------------------------------------------------
 
@@ -395,7 +385,7 @@ class DISHandler(logging.Handler):
 
         Returns:
             False when the time was up first, or the caller may not wait: a fallback that this handler waits for itself, or
-            gevent's hub, which runs signal handlers while all greenlets wait. The records stay on their way.
+            a signal handler in gevent's hub or in a greenlet that is sending. The records stay on their way.
         """
         started = time.monotonic()
         if timeout is not None or not is_logging_shutting_down():
@@ -409,8 +399,9 @@ class DISHandler(logging.Handler):
         """
         Sends what waits, within *shutdown_timeout*, hands the rest to the fallback, and ends the thread.
 
-        May be called more than once. A record that comes later goes to the fallback with the code ``closed``. In gevent's hub,
-        which may not wait, it returns at once, and the handler is closed when everything is sent.
+        May be called more than once. A record that comes later goes to the fallback with the code ``closed``. In a signal
+        handler that gevent runs in its hub, or in a greenlet that is sending, it returns at once, and the handler is closed when
+        everything is sent.
         """
         started = time.monotonic()
         try:
@@ -512,6 +503,16 @@ def _refuse_formatted(name: str, template: str) -> None:
                 f"{name} can't have %({attribute})s, which a record does not keep: give a callable, such as "
                 f"lambda record: record.getMessage(), instead of {options.shown(template)}"
             )
+
+
+def _made_of(record: logging.LogRecord, option: str, text: RecordText) -> Any:
+    """Returns what an option makes of *record*."""
+    if callable(text):
+        return text(record)
+    try:
+        return text % record.__dict__
+    except KeyError as error:
+        raise ValueError(f"{option}={options.shown(text)}, but this record has no {error}") from None
 
 
 def _level_of(levelno: object) -> int:

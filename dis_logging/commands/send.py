@@ -197,12 +197,13 @@ class _Shipment:
         """Lets the reading thread hand over what it has read while DIS takes lines."""
         now = moved_at = time.monotonic()
         end = now + min(_HANDOVER_SECONDS, self._arguments.timeout)
-        delivered = self._handler.stats().delivered
+        before = self._handler.stats().delivered
         while self._feeder.is_alive() and now < min(end, moved_at + _STANDSTILL):
             self._feeder.join(_LOOK_INTERVAL)
             now = time.monotonic()
-            if self._handler.stats().delivered != delivered:
-                delivered, moved_at = self._handler.stats().delivered, now
+            delivered = self._handler.stats().delivered
+            if delivered != before:
+                before, moved_at = delivered, now
 
     def _show_progress(self) -> None:
         stats = self._handler.stats()

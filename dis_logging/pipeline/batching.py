@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import islice, repeat
 from typing import NamedTuple
@@ -39,7 +38,7 @@ class BatchLimits(NamedTuple):
 def take_batch(
     buffer: Buffer,
     limits: BatchLimits,
-    busy: AbstractSet[str],
+    busy: set[str],
     admits: Callable[[Entry], bool] | None = None,
     batch: list[Entry] | None = None,
 ) -> list[Entry]:
@@ -88,7 +87,7 @@ def _has_place(entry: Entry, cut: _Cut, buffer: Buffer) -> bool:
     )
 
 
-def _take_parked(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Callable[[Entry], bool] | None) -> bool:
+def _take_parked(cut: _Cut, buffer: Buffer, busy: set[str], admits: Callable[[Entry], bool] | None) -> bool:
     """Moves the parked entries of released keys to the batch; returns False when something is left that does not fit."""
     while buffer.ready:
         key = buffer.ready.popleft()
@@ -122,7 +121,7 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
     return True
 
 
-def _take_queued(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Callable[[Entry], bool] | None) -> None:
+def _take_queued(cut: _Cut, buffer: Buffer, busy: set[str], admits: Callable[[Entry], bool] | None) -> None:
     """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
     parked, queue = buffer.parked, buffer.queue
     cut.take_from(queue)
@@ -134,7 +133,8 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Call
         return busy.isdisjoint(keys) and parked.keys().isdisjoint(keys)
 
     # With thousands of keys none of the next has to wait, more often than not.
-    if not admits and may_go(buffer.next_keys(cut.room)) and (filled := cut.fill_if(may_go))[0]:
+    is_simple = cut.can_fill_if and not admits
+    if is_simple and may_go(buffer.next_keys(cut.room)) and (filled := cut.fill_if(may_go))[0]:
         buffer.count_taken(*filled)
         return
     taken = size = 0
@@ -142,7 +142,7 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Call
         for cut.moving in _taken_from(queue):
             entry = cut.moving
             key = entry[KEY]
-            if key in parked:
+            if key in parked:  # as `park` does, without its call: nearly all go this way once a key has to wait
                 parked[key].append(entry)
                 cut.moving = None
             elif key in busy:
@@ -163,7 +163,7 @@ def _take_queued(cut: _Cut, buffer: Buffer, busy: AbstractSet[str], admits: Call
 
 
 def _taken_from(source: deque[Entry]) -> Iterator[Entry]:
-    """Yields the entries of *source* as it takes them; at the end it raises IndexError."""
+    """Yields the entries of *source* as it takes them; at the end it raises IndexError. Compares none of them, as `iter` would."""
     return map(deque.popleft, repeat(source))
 
 
@@ -175,6 +175,8 @@ class _Cut:
     interpreter lets no signal handler run, as it does after a call. The end is an IndexError, which may be there at any time,
     as another thread may drop the last entry.
     """
+
+    can_fill_if = True
 
     def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
         self.batch = batch
@@ -216,9 +218,7 @@ class _Cut:
         added = self._take(self.room)
         if may_go(set(map(key_of, added))):
             return self._fit(added)
-        for _ in added:  # another thread has dropped what came before
-            self.give_back()
-        self.fitting = None
+        self._give_back_all(added)  # another thread has dropped what came before
         return 0, 0
 
     @property
@@ -251,6 +251,11 @@ class _Cut:
             batch += islice(_taken_from(self.source), count)
         return batch[before:]
 
+    def _give_back_all(self, added: list[Entry]) -> None:
+        for _ in added:
+            self.give_back()
+        self.fitting = None
+
     def give_back(self) -> Entry:
         """Moves the latest entry of the batch back to the source and returns it."""
         self.moving = entry = self.batch[-1]
@@ -268,6 +273,8 @@ class _AggregatedCut(_Cut):
     to another place than before, and for each entry twice its share of *aggregate_bytes*, as two of one place that follow
     each other hold more than that together.
     """
+
+    can_fill_if = False  # what fits is seen one by one
 
     def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
         super().__init__(limits, batch)
@@ -300,9 +307,6 @@ class _AggregatedCut(_Cut):
                     taken += len(entry[DATA])
         return len(self.batch) - before, taken
 
-    def fill_if(self, may_go: Callable[[set[str]], bool]) -> tuple[int, int]:  # noqa: ARG002
-        return 0, 0  # what fits is seen one by one
-
     def _fill_chunk(self) -> int:
         """Moves some entries at once if that is simple, and all fit; returns their payload bytes, 0 if it is not so."""
         entries = self._take(_CHUNK)
@@ -324,7 +328,5 @@ class _AggregatedCut(_Cut):
             self._latest.update(dict.fromkeys(keys))
             self.fitting = None
             return sum(sizes)
-        for _ in entries:
-            self.give_back()
-        self.fitting = None
+        self._give_back_all(entries)
         return 0

@@ -218,11 +218,9 @@ class Pipeline:
     def _wake_another_sender(self) -> None:
         if self._closed:  # the thread that closes sends what is left
             return
-        for sender in self._senders:
-            if sender.is_free:
-                sender.wake()
-                return
-        for sender in self._senders:  # one that has just found nothing may be about to wait
+        free = next((sender for sender in self._senders if sender.is_free), None)
+        # Without one all of them: one that has just found nothing may be about to wait.
+        for sender in self._senders if free is None else [free]:
             sender.wake()
 
     def _start_up(self) -> None:
@@ -323,16 +321,18 @@ class Pipeline:
 
     def _may_not_wait(self) -> bool:
         """Returns whether the calling thread is one that this pipeline's verdicts wait for, or may not wait at all."""
-        if self._fallback.is_current_thread or any(sender.is_current_thread for sender in self._senders):
+        if self._fallback.is_current_thread or self._is_sender():
             return True
         state = reentry.inside.get(threading.get_ident())
         is_handing_over = state is not None and state.delivering and id(self._fallback) in state.trail
         return is_handing_over or not can_wait()
 
-    @property
+    def _is_sender(self) -> bool:
+        return any(sender.is_current_thread for sender in self._senders)
+
     def _interrupts_greenlets(self) -> bool:
-        """Whether the caller is gevent's hub, or a signal handler in a greenlet that sends, as none would be in a thread."""
-        return not can_wait() or (are_threads_greenlets() and any(sender.is_current_thread for sender in self._senders))
+        """Returns whether the caller is gevent's hub, or a signal handler in a greenlet that sends, as none is in a thread."""
+        return not can_wait() or (are_threads_greenlets() and self._is_sender())
 
     def _help(self, deadline: float) -> bool:
         """Does in the calling thread what the worker does not get to; returns whether there was anything."""
@@ -376,7 +376,7 @@ class Pipeline:
         since. Where gevent lets the caller wait for nothing it is closed in the background, once everything is settled.
         """
         self.notice_fork()
-        if self._started and not self._closed and self._interrupts_greenlets:
+        if self._started and not self._closed and self._interrupts_greenlets():
             self.retire()
             return
         self._close(deadline)

@@ -287,11 +287,13 @@ class Ledger:
                 self._tell(entry, Outcome.DELIVERED)
         if acknowledged.epochs is None:
             numbers = set(map(epoch_of, acknowledged.entries))
-            # There is nearly always one, and to count a set takes half as long.
-            count = dict.fromkeys(numbers, len(acknowledged.entries))
-            if len(numbers) > 1:
-                count = Counter(map(epoch_of, acknowledged.entries))
-            acknowledged.epochs = [(self.epoch_numbered(number), settled) for number, settled in count.items()]
+            # There is nearly always one, and to make a set takes half as long as to count.
+            counts = (
+                Counter(map(epoch_of, acknowledged.entries))
+                if len(numbers) > 1
+                else dict.fromkeys(numbers, len(acknowledged.entries))
+            )
+            acknowledged.epochs = [(self.epoch_numbered(number), settled) for number, settled in counts.items()]
         # After the counters: whoever flushed finds them complete.
         while acknowledged.epochs:
             epoch, settled = acknowledged.epochs[-1]

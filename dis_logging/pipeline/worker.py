@@ -13,7 +13,9 @@ from dis_logging.greenlets import can_wait, is_in_pool, is_kill, raise_in_main, 
 
 _logger = logging.getLogger("dis_logging")
 _PAUSE_AFTER_ERROR = 0.1
+# How long another hub has for starting the thread, and when the caller's own then sees to it: not before.
 _HANDING_ON_TIME = 1.0
+_TAKING_OVER_TIME = 1.1
 
 
 class _Claim:
@@ -108,7 +110,7 @@ class Worker:
                 self._starting["by"] = me
             elif not self.is_alive and run_in_running_hub(lambda: self._start_as(me)):
                 me.handed_on_at = time.monotonic()
-                run_here_after(_HANDING_ON_TIME * 1.1, self._start)  # should the other be busy
+                run_here_after(_TAKING_OVER_TIME, self._start)  # should the other be busy
                 return
             self._start_as(me)
         except BaseException:
