@@ -54,8 +54,7 @@ empty record. A line of more than 1 MiB cannot be sent.
 Lines that were not delivered go to the file of --failed, byte for byte; without it they are shown on stderr. 'send'
 takes that file again, with --key and a new file for --failed; when lines fail it prints the command.
 
-Ctrl-C or SIGTERM stops the reading, leaves 5 seconds for delivering what was read, or 8 while DIS takes lines, and says how
-to go on.
+Ctrl-C or SIGTERM stops the reading, leaves 5 to 8 seconds for delivering what was read, and says how to go on.
 """
 _EXAMPLES = """\
 examples:
