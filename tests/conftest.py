@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,8 +12,8 @@ from hypothesis import settings
 
 from dis_logging import DISHandler, HandlerStats
 from dis_logging.emulator import DISEmulator
-from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
-from dis_logging.pipeline.entry import DATA, Entry
+from dis_logging.pipeline.buffer import Buffer, OverflowPolicy, Taken
+from dis_logging.pipeline.entry import DATA, KEY, Entry
 from dis_logging.pipeline.stats import Acknowledged, Ledger
 
 STREAM = "app-logs"
@@ -67,13 +67,15 @@ def no_thread(prefix: str = "dis_logging", times: float = math.inf) -> Iterator[
         yield refused
 
 
-def make_buffer(ledger: Ledger | None = None) -> Buffer:
-    """Returns a buffer that is never full and wakes nobody."""
+def make_buffer(
+    ledger: Ledger | None = None, *, max_records: int = 10**6, policy: OverflowPolicy = OverflowPolicy.FALLBACK
+) -> Buffer:
+    """Returns a buffer that wakes nobody, and is never full unless *max_records* says so."""
     return Buffer(
         ledger or Ledger(),
-        max_records=10**6,
+        max_records=max_records,
         max_bytes=10**9,
-        policy=OverflowPolicy.FALLBACK,
+        policy=policy,
         block_timeout=0,
         flush_level=50,
         wake=lambda: None,
@@ -84,8 +86,13 @@ def make_buffer(ledger: Ledger | None = None) -> Buffer:
 def take(buffer: Buffer) -> Entry:
     """Removes and returns the oldest entry of the queue; IndexError when there is none."""
     entry = buffer.queue.popleft()
-    buffer.count_taken(1, len(entry[DATA]))
+    buffer.count_taken(Taken(1, len(entry[DATA])))
     return entry
+
+
+def park(buffer: Buffer, entry: Entry) -> None:
+    """Sets *entry*, just taken, aside, as a batch does with one of a key that must wait."""
+    buffer.parked.setdefault(entry[KEY], deque()).append(entry)
 
 
 def settle_delivered(ledger: Ledger, entries: Collection[Entry]) -> None:

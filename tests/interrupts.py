@@ -16,16 +16,23 @@ import dis_logging.pipeline
 _PIPELINE = (str(Path(dis_logging.pipeline.__file__).parent), dis_logging.bell.__file__)
 
 
-def interrupt_after(steps: int, error: type[BaseException], action: Callable[[], object]) -> bool:
+def interrupt_after(
+    steps: int,
+    error: type[BaseException],
+    action: Callable[[], object],
+    *,
+    handler: Callable[[], object] = lambda: None,
+) -> bool:
     """
     Runs *action*, raising *error* after so many calls and returns within the pipeline; returns whether it got so far.
 
-    Places are where the interpreter lets signal handlers run: as a function begins, and after a call of a built-in one.
+    Before it raises it calls *handler*, as a signal handler may do something first. Places are where the interpreter lets signal handlers run: as a function begins, and after a call of a built-in one.
     """
     remaining = itertools.count(steps, -1)
 
     def interrupt(frame: FrameType, event: str, _: object) -> None:
         if event in ("call", "c_return") and _is_place(frame) and next(remaining) == 0:
+            handler()
             raise error
 
     gc.disable()  # what is raised in a callback of the garbage collector reaches nobody

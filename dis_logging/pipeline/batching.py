@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice, repeat
+from itertools import islice
 from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
 from dis_logging.pipeline.aggregation import are_lines, line_of
-from dis_logging.pipeline.buffer import Buffer
+from dis_logging.pipeline.buffer import Buffer, Taken, taken_from
 from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, data_of, key_of, routing_of
 
 # What the stream's name and the list's brackets add to a body, generously.
@@ -66,25 +66,16 @@ def take_batch(
 
 
 def _repair(cut: _Cut, buffer: Buffer) -> None:
-    """Repairs what an interrupt has left: an entry between two places, a key that was just taken, and the counters."""
+    """Repairs what an interrupt has left: entries on their way between two places, a key that was just taken, and the counters."""
     entry = cut.moving
-    if entry is not None and not _has_place(entry, cut, buffer):
-        cut.source.appendleft(entry)
+    if entry is not None:
+        cut.put_back(entry)
     if cut.fitting is not None:
         for _ in cut.batch[cut.fitting :]:
             cut.give_back()
     buffer.release(list(buffer.parked))  # nobody knows which key it was; those that must wait are looked at in vain
-    buffer.recount_taken()
-
-
-def _has_place(entry: Entry, cut: _Cut, buffer: Buffer) -> bool:
-    """Returns whether *entry*, the last one taken, is in the batch, back where it was, or parked."""
-    parked = buffer.parked.get(entry[KEY])
-    return bool(
-        (cut.batch and cut.batch[-1] is entry)
-        or (cut.source and cut.source[0] is entry)
-        or (parked and parked[-1] is entry)
-    )
+    if cut.source is buffer.queue:
+        buffer.count_taken(cut.taken)
 
 
 def _take_parked(cut: _Cut, buffer: Buffer, busy: set[str], admits: Callable[[Entry], bool] | None) -> bool:
@@ -110,12 +101,11 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
         cut.fill()
         return not entries
     with suppress(IndexError):
-        for cut.moving in _taken_from(entries):
+        for cut.moving in taken_from(entries):
             entry = cut.moving
             fits = cut.fits(entry)
             if not fits or not admits(entry):
-                entries.appendleft(entry)
-                cut.moving = None
+                cut.put_back(entry)
                 return fits
             cut.add(entry)
     return True
@@ -123,57 +113,57 @@ def _take_entries(cut: _Cut, entries: deque[Entry], admits: Callable[[Entry], bo
 
 def _take_queued(cut: _Cut, buffer: Buffer, busy: set[str], admits: Callable[[Entry], bool] | None) -> None:
     """Moves what fits from the buffer's queue to the batch, and the entries that must wait to the parked ones."""
-    parked, queue = buffer.parked, buffer.queue
-    cut.take_from(queue)
-    if not (busy or parked or admits):
-        buffer.count_taken(*cut.fill())
-        return
+    parked = buffer.parked
+    cut.take_from(buffer.queue)
 
     def may_go(keys: set[str]) -> bool:
         return busy.isdisjoint(keys) and parked.keys().isdisjoint(keys)
 
-    # With thousands of keys none of the next has to wait, more often than not.
     is_simple = cut.can_fill_if and not admits
-    if is_simple and may_go(buffer.next_keys(cut.room)) and (filled := cut.fill_if(may_go))[0]:
-        buffer.count_taken(*filled)
-        return
-    taken = size = 0
+    if not (busy or parked or admits):
+        cut.fill()
+    # With thousands of keys none of the next has to wait, more often than not.
+    elif not (is_simple and may_go(buffer.next_keys(cut.room)) and cut.fill_if(may_go)):
+        _take_apart(cut, buffer, busy, admits)
+    buffer.count_taken(cut.taken)
+
+
+def _take_apart(cut: _Cut, buffer: Buffer, busy: set[str], admits: Callable[[Entry], bool] | None) -> None:
+    """Moves the entries of the queue one by one, to the batch or to the parked ones, until one does not fit."""
+    parked, queue, taken = buffer.parked, buffer.queue, cut.taken
     with suppress(IndexError):
-        for cut.moving in _taken_from(queue):
+        for cut.moving in taken_from(queue):
             entry = cut.moving
             key = entry[KEY]
-            if key in parked:  # as `park` does, without its call: nearly all go this way once a key has to wait
-                parked[key].append(entry)
-                cut.moving = None
+            if key in parked:  # nearly all go this way once a key has to wait
+                waiting = parked[key]
             elif key in busy:
-                buffer.park(entry)
-                cut.moving = None
+                waiting = parked[key] = deque()
             elif not cut.fits(entry):
-                queue.appendleft(entry)
-                cut.moving = None
+                cut.put_back(entry)
                 break
             elif admits is None or admits(entry):
                 cut.add(entry)
+                continue
             else:
-                buffer.park(entry)
-                cut.moving = None
-            taken += 1
-            size += len(entry[DATA])
-    buffer.count_taken(taken, size)
-
-
-def _taken_from(source: deque[Entry]) -> Iterator[Entry]:
-    """Yields the entries of *source* as it takes them; at the end it raises IndexError. Compares none of them, as `iter` would."""
-    return map(deque.popleft, repeat(source))
+                waiting = parked[key] = deque()
+            size = len(entry[DATA])
+            # As `add` does, without its call.
+            waiting += (entry,)
+            cut.moving = None
+            taken.entries += 1
+            taken.size += size
 
 
 class _Cut:
     """
     A batch in the making: `fits` tells whether an entry may still be added, `add` adds the one that was asked about.
 
-    Entries are taken by ``for cut.moving in _taken_from(source)``: between taking one and knowing it as *moving* the
-    interpreter lets no signal handler run, as it does after a call. The end is an IndexError, which may be there at any time,
-    as another thread may drop the last entry.
+    Entries are taken by ``for cut.moving in taken_from(source)``, and given their place by statements without a call, so that
+    the interpreter lets no signal handler run between taking one and knowing it as *moving*, nor between placing it, no
+    more knowing it as that, and counting it. To look for it afterwards would not do: whoever drops the oldest entry may
+    have taken it from its place. The end is an IndexError, which may be there at any time, as another thread may drop the
+    last entry.
     """
 
     can_fill_if = True
@@ -181,7 +171,8 @@ class _Cut:
     def __init__(self, limits: BatchLimits, batch: list[Entry]) -> None:
         self.batch = batch
         self.source: deque[Entry] = deque()  # where entries are taken from
-        self.moving: Entry | None = None  # the one that was taken last
+        self.moving: Entry | None = None  # taken, and without a place yet
+        self.taken = Taken()  # from that source, and placed
         self.fitting: int | None = None  # how many entries of the batch are known to fit; None: all
         self._max_records = limits.max_records
         self._max_bytes = limits.max_bytes
@@ -192,8 +183,9 @@ class _Cut:
 
     def take_from(self, source: deque[Entry]) -> None:
         """Says where the next entries are taken from."""
-        self.moving = None
+        nothing = Taken()
         self.source = source
+        self.taken = nothing
 
     def fits(self, entry: Entry) -> bool:
         size = len(entry[DATA])
@@ -205,30 +197,43 @@ class _Cut:
         return payload <= self._max_bytes and encoded <= MAX_BODY_BYTES and records <= self._max_records
 
     def add(self, entry: Entry) -> None:
+        """Gives *entry*, the one that moves, its place in the batch."""
         self._records, self._payload, self._encoded = self._asked
-        self.batch.append(entry)
+        batch, taken, size = self.batch, self.taken, len(entry[DATA])
+        batch += (entry,)
+        self.moving = None
+        taken.entries += 1
+        taken.size += size
 
-    def fill(self) -> tuple[int, int]:
-        """Moves what fits from the source to the batch; returns how many entries, and payload bytes, that were."""
+    def put_back(self, entry: Entry) -> None:
+        """Gives *entry*, the one that moves, its place at the head of the source again."""
+        nowhere: deque[None] = deque(maxlen=0)
+        back = map(self.source.appendleft, (entry,))
+        nowhere += back
+        self.moving = None
+
+    def fill(self) -> None:
+        """Moves what fits from the source to the batch."""
         # What fits and add do, but for all at once, since every entry goes this way unless some have to wait.
-        return self._fit(self._take(self.room))
+        self._fit(self._take(self.room))
 
-    def fill_if(self, may_go: Callable[[set[str]], bool]) -> tuple[int, int]:
-        """As `fill`, but moves nothing unless *may_go* says so of the keys of all that it would move."""
+    def fill_if(self, may_go: Callable[[set[str]], bool]) -> bool:
+        """As `fill`, but moves nothing unless *may_go* says so of the keys of all that it would move; returns whether it does."""
         added = self._take(self.room)
         if may_go(set(map(key_of, added))):
-            return self._fit(added)
+            self._fit(added)
+            return bool(added)
         self._give_back_all(added)  # another thread has dropped what came before
-        return 0, 0
+        return False
 
     @property
     def room(self) -> int:
         """How many entries may be added at most."""
         return max(0, int(self._max_records) - len(self.batch))
 
-    def _fit(self, added: list[Entry]) -> tuple[int, int]:
-        """Gives back those of *added*, just taken, that do not fit; returns how many entries, and payload bytes, do."""
-        before, taken = len(self.batch) - len(added), self._payload
+    def _fit(self, added: list[Entry]) -> None:
+        """Gives back those of *added*, just taken, that do not fit."""
+        before, payload = len(self.batch) - len(added), self._payload
         size, key_characters = sum(map(len, map(data_of, added))), sum(map(len, map(key_of, added)))
         self._payload += size
         self._encoded += size * 4 / 3 + KEY_CHARACTER_BYTES * key_characters + ENTRY_MARGIN * len(added)
@@ -238,17 +243,22 @@ class _Cut:
             self._payload -= size
             self._encoded -= size * 4 / 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
         self._records = len(self.batch)
+        self._keep(len(self.batch) - before, self._payload - payload)
+
+    def _keep(self, count: int, size: int) -> None:
+        """Leaves the latest *count* entries, of so many payload bytes, their places in the batch."""
+        taken = self.taken
         self.fitting = None
-        return len(self.batch) - before, self._payload - taken
+        taken.entries += count
+        taken.size += size
 
     def _take(self, count: int) -> list[Entry]:
         """Moves the oldest *count* entries of the source, or all there are, to the batch and returns them."""
         batch, before = self.batch, len(self.batch)
-        self.moving = None
         self.fitting = before
         # One step of the interpreter: whenever a signal handler runs, each of them is either there or here.
         with suppress(IndexError):
-            batch += islice(_taken_from(self.source), count)
+            batch += islice(taken_from(self.source), count)
         return batch[before:]
 
     def _give_back_all(self, added: list[Entry]) -> None:
@@ -257,11 +267,10 @@ class _Cut:
         self.fitting = None
 
     def give_back(self) -> Entry:
-        """Moves the latest entry of the batch back to the source and returns it."""
+        """Moves the latest entry of the batch, none that is known to fit, back to the source and returns it."""
         self.moving = entry = self.batch[-1]
-        del self.batch[-1]  # no signal handler runs between the two
-        self.source.appendleft(entry)
-        self.moving = None
+        del self.batch[-1]
+        self.put_back(entry)
         return entry
 
 
@@ -291,24 +300,21 @@ class _AggregatedCut(_Cut):
         super().add(entry)
         self._latest[entry[KEY]] = entry[ROUTING]
 
-    def fill(self) -> tuple[int, int]:
-        before, taken, source = len(self.batch), 0, self.source
+    def fill(self) -> None:
+        source = self.source
         with suppress(IndexError):
             while True:
-                while size := self._fill_chunk():
-                    taken += size
-                for self.moving in islice(_taken_from(source), _CHUNK):
+                while self._fill_chunk():
+                    pass
+                for self.moving in islice(taken_from(source), _CHUNK):
                     entry = self.moving
                     if not self.fits(entry):
-                        source.appendleft(entry)
-                        self.moving = None
-                        return len(self.batch) - before, taken
+                        self.put_back(entry)
+                        return
                     self.add(entry)
-                    taken += len(entry[DATA])
-        return len(self.batch) - before, taken
 
-    def _fill_chunk(self) -> int:
-        """Moves some entries at once if that is simple, and all fit; returns their payload bytes, 0 if it is not so."""
+    def _fill_chunk(self) -> bool:
+        """Moves some entries at once if that is simple, and all fit; returns whether it was so."""
         entries = self._take(_CHUNK)
         texts = list(map(data_of, entries))
         sizes = list(map(len, texts))
@@ -326,7 +332,7 @@ class _AggregatedCut(_Cut):
         ):
             self._records, self._payload, self._encoded = self._asked
             self._latest.update(dict.fromkeys(keys))
-            self.fitting = None
-            return sum(sizes)
+            self._keep(len(entries), sum(sizes))
+            return True
         self._give_back_all(entries)
-        return 0
+        return False

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import Enum
-from itertools import islice
+from itertools import islice, repeat
 
 from dis_logging.greenlets import can_wait
-from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, key_bytes, key_of
+from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, data_of, key_bytes, key_of
 from dis_logging.pipeline.stats import Ledger
 
 _NEVER = 2**62
@@ -38,6 +38,21 @@ class OverflowPolicy(str, Enum):
     def drops(self) -> bool:
         """Whether the user has chosen to lose records rather than to hear of each."""
         return self in (OverflowPolicy.DROP_NEWEST, OverflowPolicy.DROP_OLDEST)
+
+
+class Taken:
+    """How many entries, and payload bytes, have left the queue that the ledger has not counted yet."""
+
+    __slots__ = ("entries", "size")
+
+    def __init__(self, entries: int = 0, size: int = 0) -> None:
+        self.entries = entries
+        self.size = size
+
+
+def taken_from(source: deque[Entry]) -> Iterator[Entry]:
+    """Yields the entries of *source* as it takes them; at the end it raises IndexError. Compares none of them, as `iter` would."""
+    return map(deque.popleft, repeat(source))
 
 
 class Buffer:
@@ -213,31 +228,19 @@ class Buffer:
         with suppress(IndexError):  # sent meanwhile
             if self.queue[-1][EPOCH] >= first_epoch:
                 self._take_one(deque.pop, self.queue, entries)
-                self.count_taken(1, len(entries[-1][DATA]))
+                self.count_taken(Taken(1, len(entries[-1][DATA])))
 
     @staticmethod
     def _take_one(pop: Callable[[deque[Entry]], Entry], source: deque[Entry], entries: list[Entry]) -> None:
         """Puts what *pop* gives into *entries*, in one step of the interpreter, so that Ctrl-C finds it here or there."""
         entries += map(pop, (source,))
 
-    def count_taken(self, entries: int, size: int) -> None:
-        """Counts entries, and their payload bytes, that were taken straight from `queue`."""
-        self._ledger.entries_taken += entries
-        self._ledger.bytes_taken += size
-
-    def recount_taken(self) -> None:
-        """Counts what was taken by what is left, after an interrupt came between taking and counting."""
+    def count_taken(self, taken: Taken) -> None:
+        """Counts what was taken straight from `queue`; called again after an interrupt it counts nothing twice."""
         ledger = self._ledger
-        entries_in, bytes_in, left = ledger.entries_in, ledger.bytes_in, tuple(self.queue)
-        ledger.entries_taken = entries_in - len(left)
-        ledger.bytes_taken = bytes_in - sum(len(entry[DATA]) for entry in left)
-
-    def park(self, entry: Entry) -> None:
-        """Sets *entry*, just taken, aside until `release` names its key."""
-        parked = self.parked.get(entry[KEY])
-        if parked is None:
-            parked = self.parked[entry[KEY]] = deque()
-        parked.append(entry)
+        ledger.entries_taken += taken.entries
+        ledger.bytes_taken += taken.size
+        taken.entries = taken.size = 0
 
     def release(self, keys: Iterable[str]) -> None:
         """Makes the parked entries of *keys* the next to go."""
@@ -248,10 +251,10 @@ class Buffer:
         for source in (*self.parked.values(), self.queue):
             before = len(entries)
             with suppress(IndexError):  # another thread has dropped the last one meanwhile
-                entries += islice(iter(source.popleft, None), len(source))
+                entries += islice(taken_from(source), len(source))
             if source is self.queue:
                 taken = entries[before:]
-                self.count_taken(len(taken), sum(len(entry[DATA]) for entry in taken))
+                self.count_taken(Taken(len(taken), sum(map(len, map(data_of, taken)))))
         self.parked.clear()
         self.ready.clear()
 

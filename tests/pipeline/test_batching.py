@@ -3,6 +3,7 @@
 import itertools
 from collections import defaultdict
 from functools import partial
+from operator import itemgetter
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ from dis_logging.client.wire import Routing
 from dis_logging.pipeline import batching
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
+from dis_logging.pipeline.buffer import OverflowPolicy, Taken
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
+from dis_logging.pipeline.stats import Ledger
 from tests.conftest import make_buffer
 from tests.interrupts import interrupt_after
 
@@ -147,6 +150,84 @@ def test_an_interrupt_anywhere_leaves_each_entry_in_the_batch_or_in_the_buffer(
         assert run.buffer.waiting() == (len(run.buffer.queue), sum(len(entry[DATA]) for entry in run.buffer.queue))
         if not was_interrupted:
             assert len(batch) == fitting
+            assert place > 10
+            break
+
+
+class FullRun(Run):
+    """A run with a full buffer of several keys, of which some are parked, and an account of what gives way to a new entry."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        super().__init__(limits)
+        self.dropped: list[float] = []
+        ledger = Ledger(lambda verdict: self.dropped.append(verdict.created))
+        self.buffer = make_buffer(ledger, max_records=16, policy=OverflowPolicy.DROP_OLDEST)
+        for key in "ababab":
+            self.add(key, 10)
+        assert self.take({"a", "b"}) == []
+        for key in "acdacbcdac":
+            self.add(key, 10)
+        self.buffer.release("a")
+
+    def assert_each_is_in_its_place(self, batch: list[Entry]) -> None:
+        buffer = self.buffer
+        left = [*itertools.chain.from_iterable(buffer.parked.values()), *buffer.queue]
+        assert sorted([*self.dropped, *map(itemgetter(CREATED), [*batch, *left])]) == list(range(len(self.put)))
+        for numbers in by_key([*batch, *left]).values():
+            assert numbers == sorted(numbers)
+        assert buffer.waiting() == (len(buffer.queue), sum(len(entry[DATA]) for entry in buffer.queue))
+
+
+@pytest.mark.parametrize(
+    ("limits", "admitted"),
+    [
+        (BatchLimits(4, 1000), None),
+        (BatchLimits(8, 1000), None),
+        (BatchLimits(20, 70), "abc"),
+        (BatchLimits(8, 1000, 25), None),
+        (BatchLimits(20, 1000, 100), "abc"),
+    ],
+    ids=["little fits", "much fits", "one is slowed down", "aggregated", "aggregated and slowed down"],
+)
+@pytest.mark.parametrize("logged", [1, 5, 16])
+def test_a_signal_handler_that_logs_into_a_full_buffer_and_raises_has_each_entry_either_dropped_or_kept(
+    monkeypatch: pytest.MonkeyPatch, limits: BatchLimits, admitted: str | None, logged: int
+) -> None:
+    monkeypatch.setattr(batching, "_CHUNK", 3)
+    admits = None if admitted is None else lambda entry: entry[KEY] in admitted
+    for place in itertools.count():
+        run, batch = FullRun(limits), list[Entry]()
+
+        def log(run: Run = run) -> None:
+            for _ in range(logged):
+                run.add("a", 10)
+
+        take = partial(take_batch, run.buffer, limits, {"b"}, admits, batch)
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, take, handler=log)
+
+        run.assert_each_is_in_its_place(batch)
+        if not was_interrupted:
+            assert place > 10
+            break
+
+
+def test_an_entry_that_another_thread_is_about_to_drop_is_counted_by_that_one_only() -> None:
+    limits = BatchLimits(20, 1000)
+    for place in itertools.count():
+        run, batch = FullRun(limits), list[Entry]()
+        taken: list[Entry] = []
+
+        def begin_to_drop(run: Run = run, taken: list[Entry] = taken) -> None:
+            if run.buffer.queue:
+                taken.append(run.buffer.queue.popleft())
+
+        take = partial(take_batch, run.buffer, limits, {"b"}, None, batch)
+        was_interrupted = interrupt_after(place, KeyboardInterrupt, take, handler=begin_to_drop)
+        run.buffer.count_taken(Taken(len(taken), sum(len(entry[DATA]) for entry in taken)))
+        run.dropped += map(itemgetter(CREATED), taken)
+
+        run.assert_each_is_in_its_place(batch)
+        if not was_interrupted:
             assert place > 10
             break
 

@@ -14,7 +14,7 @@ from dis_logging.bell import Bell
 from dis_logging.pipeline.buffer import Buffer, OverflowPolicy
 from dis_logging.pipeline.entry import CREATED, Entry
 from dis_logging.pipeline.stats import HandlerStats, Ledger
-from tests.conftest import settle_delivered, take
+from tests.conftest import park, settle_delivered, take
 from tests.interrupts import interrupt_after
 
 
@@ -108,7 +108,7 @@ def test_take_all_empties_it_parked_entries_first() -> None:
     rig = Rig()
     rig.put(1, 2, key="a")
     for _ in range(2):
-        rig.buffer.park(take(rig.buffer))
+        park(rig.buffer, take(rig.buffer))
     rig.put(3, key="b")
 
     assert [entry[CREATED] for entry in rig.take_all()] == [1, 2, 3]
@@ -215,7 +215,7 @@ def test_drop_oldest_takes_parked_entries_first_and_the_oldest_of_all_their_keys
     for number in range(4):
         rig.put(number, key="ab"[number % 2])
     for _ in range(4):
-        rig.buffer.park(take(rig.buffer))
+        park(rig.buffer, take(rig.buffer))
     rig.put(4, 5, key="c")
 
     rig.put(6, 7, key="c")

@@ -12,7 +12,7 @@ from dis_logging.client.wire import Routing
 from dis_logging.emulator.throttle import RATES, Bucket, Rate
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from dis_logging.pipeline.pace import Pace, cost_among_others, cost_of
-from tests.conftest import Clock, make_buffer
+from tests.conftest import Clock, make_buffer, park
 from tests.interrupts import interrupt_after
 
 COMMON, ADVANCED = RATES["COMMON"], RATES["ADVANCED"]
@@ -402,7 +402,7 @@ def test_an_interrupt_anywhere_leaves_no_key_waiting(clock: Clock, seconds: floa
         buffer = make_buffer()
         for entry in map(make_entry, "abc"):
             assert not pace.admits(entry)
-            buffer.park(entry)
+            park(buffer, entry)
         clock.now += seconds
 
         was_interrupted = interrupt_after(place, KeyboardInterrupt, partial(pace.release, buffer.release))
