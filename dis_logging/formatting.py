@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
+from operator import attrgetter
 from types import FunctionType, NoneType
 from typing import Any
 
@@ -28,8 +30,39 @@ _CLASS_VARIABLES = {"converter", "default_time_format", "default_msec_format"} |
 }
 # Compiled when they are first used, as the import of the package is to be quick.
 _TEMPLATE = r"(?:[^%]|%%|%\(\w+\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])*"
+_FIELD_OR_PERCENT_SIGN = r"%%|%\((\w+)\)"
+_MESSAGE_OR_PERCENT_SIGN = r"%%|%\(message\)s"
 _TIME_OR_PERCENT_SIGN = r"%%|%\(asctime\)s"
 _DATE_AND_MILLISECONDS = "[^%]*%s[^%]*%03d[^%]*"
+
+
+class _Template:
+    """
+    A %-style template without the names in it: it takes values by position.
+
+    To take a few attributes of a record is less than half the work of making them all a dictionary, which Python does only
+    when it is asked for one.
+
+    Args:
+        text: with names; without ``%(message)s`` and ``%(asctime)s``.
+    """
+
+    __slots__ = ("text", "values_of")
+
+    def __init__(self, text: str) -> None:
+        self.text = re.sub(_FIELD_OR_PERCENT_SIGN, lambda found: found[0] if found[0] == "%%" else "%", text)
+        self.values_of = _values_of(_fields_in(text))
+
+
+def _values_of(fields: list[str]) -> Callable[[logging.LogRecord], tuple[Any, ...]]:
+    """Returns what gives the attributes *fields* of a record."""
+    if len(fields) > 1:
+        return attrgetter(*fields)
+    return lambda record: tuple([getattr(record, field) for field in fields])
+
+
+def _fields_in(template: str) -> list[str]:
+    return [field for field in re.findall(_FIELD_OR_PERCENT_SIGN, template) if field]
 
 
 class _Known:
@@ -38,7 +71,9 @@ class _Known:
 
     Args:
         formatter: None fits no formatter.
-        template: %-style, with the text of the second where ``%(asctime)s`` was; None when the formatter must be asked.
+        head: what comes before the message, with the text of the second where ``%(asctime)s`` was; None when the formatter
+            must be asked.
+        tail: what comes after the message, None if that is nothing.
         is_always_asked: whether that is so in any other second, too.
         begin, end: the second, by `LogRecord.created`.
     """
@@ -51,11 +86,12 @@ class _Known:
         "format_message",
         "format_time",
         "formatter",
+        "head",
         "is_always_asked",
         "strftime",
         "style",
         "style_variables",
-        "template",
+        "tail",
         "time_zone",
         "variables",
     )
@@ -65,7 +101,8 @@ class _Known:
         cls: Any = type(formatter)
         self.formatter: Any = formatter
         self.strftime, self.time_zone = time.strftime, time.tzname
-        self.template: str | None = None
+        self.head: _Template | None = None
+        self.tail: _Template | None = None
         self.begin, self.end = begin, begin + 1.0
         self.is_always_asked = formatter is None or not _is_standard_class(cls)
         if formatter is None or self.is_always_asked:
@@ -78,8 +115,8 @@ class _Known:
         if _is_logging_patched():  # perhaps not for long
             return
         if self._is_standard():
-            self.template = self._new_template()
-        self.is_always_asked = self.template is None
+            self._divide(self._new_template())
+        self.is_always_asked = self.head is None
 
     def _is_standard(self) -> bool:
         """Returns whether the variables are such as the standard library makes a text of."""
@@ -99,9 +136,12 @@ class _Known:
         return self.variables[name] if name in self.variables else getattr(type(self.formatter), name)
 
     def _new_template(self) -> str | None:
+        """Returns the formatter's template, with the text of the second where ``%(asctime)s`` was; None for an unusual one."""
         template = self.style_variables["_fmt"]
-        if type(template) is not str or not re.fullmatch(_TEMPLATE, template) or "%(asctime)s" not in template:
+        if type(template) is not str or not re.fullmatch(_TEMPLATE, template):
             return None
+        if "%(asctime)" not in template:
+            return template
         date_format = self.variables.get("datefmt")
         date = self.strftime(date_format or self._setting("default_time_format"), self.converter(self.begin))
         date = date.replace("%", "%%")
@@ -113,6 +153,19 @@ class _Known:
         template = re.sub(_TIME_OR_PERCENT_SIGN, lambda found: found[0] if found[0] == "%%" else date, template)
         # What is left is of another form, such as %(asctime)-30s.
         return None if "%(asctime)" in template else template
+
+    def _divide(self, template: str | None) -> None:
+        """Makes head and tail of *template*, if they can be told."""
+        if template is None:
+            return
+        message = next((found for found in re.finditer(_MESSAGE_OR_PERCENT_SIGN, template) if found[0] != "%%"), None)
+        if message is None:
+            return
+        head, tail = template[: message.start()], template[message.end() :]
+        # The standard library takes fields from the record's dictionary, and so none of its class.
+        if any(field == "message" or hasattr(_LogRecord, field) for field in _fields_in(head + tail)):
+            return
+        self.head, self.tail = _Template(head), _Template(tail) if tail else None
 
 
 _NOTHING = _Known(None, 0.0)
@@ -141,7 +194,7 @@ class Texts:
         """
         Returns the text of *record*, None when `format` of *handler* must be called.
 
-        Leaves the attribute ``message`` behind, and raises what the formatter would.
+        Leaves nothing behind on the record, and raises what the formatter would.
         """
         # Every logging call of the program comes by here, so it is one straight way.
         formatter: Any = handler.formatter
@@ -173,15 +226,24 @@ class Texts:
                 or time.tzname is not known.time_zone
             ):
                 known = self._look_again(formatter, created)
-            template = known.template
+            head, tail = known.head, known.tail
         except Exception:  # attributes that are missing, or odd; the formatter has its own words for it
             return None
-        if template is None:
+        if head is None:
             return None
-        attributes = record.__dict__
-        attributes["message"] = record.getMessage()
+        message = record.getMessage()
+        if message.__class__ is not str:
+            message = "".join((str(message), ""))  # whatever __str__ gives, a plain text
         try:
-            return template % attributes
+            values = head.values_of(record)
+            tail_values = () if tail is None else tail.values_of(record)
+        except AttributeError as error:
+            missing = KeyError(error.name)
+        else:
+            text = head.text % values + message
+            return text if tail is None else text + tail.text % tail_values
+        try:
+            raise missing
         except KeyError as error:
             # As the standard library does, so without a cause.
             raise ValueError(f"Formatting field not found in record: {error}")  # noqa: B904

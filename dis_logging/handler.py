@@ -272,26 +272,15 @@ class DISHandler(logging.Handler):
         self, record: logging.LogRecord, plain: bool = False, trail: tuple[int, ...] = (), may_block: bool = True
     ) -> None:
         """Formats *record* and puts it into the buffer; a *plain* one without the formatter and the user's callables."""
-        # One straight way, as every logging call of the program takes it. Python keeps an object's attributes cheaply until
-        # somebody asks for __dict__, as most formatters do, so it is not touched before them.
-        is_fresh = not hasattr(record, "message")
-        cached_traceback = record.exc_text
+        # One straight way, as every logging call of the program takes it. The attributes of a record are taken one by one: to
+        # ask for its __dict__ would cost more than all of them, as Python makes none before.
         try:
             text = record.getMessage() if plain else self._texts.of(self, record)
             if text is None:
-                text = self.format(record)
+                text = self._formatted(record)
         except Exception as error:
             self.handleError(record)
             text = _rescued_text(record, error)
-        attributes = record.__dict__
-        # Formatting leaves its traces on the record, and other handlers should not see ours.
-        if is_fresh:
-            if "message" in attributes:
-                del attributes["message"]
-            if "asctime" in attributes:
-                del attributes["asctime"]
-        if attributes["exc_text"] is not cached_traceback:
-            attributes["exc_text"] = cached_traceback
         try:
             # DIS takes no empty record; an empty line is what an empty message looks like anywhere else.
             data = text.encode() or b"\n"
@@ -299,16 +288,15 @@ class DISHandler(logging.Handler):
             data = text.encode("utf-8", "backslashreplace")
         except AttributeError:
             data = self._bytes_of(record, text)
-        # By item from here on: that takes less than half the time of an attribute.
-        name, levelno = attributes["name"], attributes["levelno"]
+        name, levelno = record.name, record.levelno
         if name.__class__ is not str or levelno.__class__ is not int:
             # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
             name, levelno = _text_of(name), _level_of(levelno)
         pipeline = self._pipeline
-        if attributes.get("process") != pipeline.pid:  # perhaps only the record is of another process
+        if record.process != pipeline.pid:  # perhaps only the record is of another process
             pipeline.notice_fork()
-        if "dis_trail" in attributes:
-            passed = attributes["dis_trail"]
+        if hasattr(record, "dis_trail"):
+            passed = record.dis_trail
             trail += passed if isinstance(passed, tuple) else ()
         key, routing = (name, None) if self._by_name or plain else self._place(record, name)
         entry: Entry = (
@@ -318,11 +306,11 @@ class DISHandler(logging.Handler):
             pipeline.ledger.epoch,
             name,
             levelno,
-            attributes["created"],
-            attributes["pathname"],
-            attributes["lineno"],
-            attributes["funcName"],
-            attributes["threadName"],
+            record.created,
+            record.pathname,
+            record.lineno,
+            record.funcName,
+            record.threadName,
             trail,
         )
         if len(data) > _MAX_PLAIN_BYTES and (size := self._size_of(data)) > MAX_RECORD_BYTES:
@@ -330,6 +318,20 @@ class DISHandler(logging.Handler):
             pipeline.reject(entry, FailureReason.TOO_LARGE, message)
         else:
             pipeline.put(entry, may_block)
+
+    def _formatted(self, record: logging.LogRecord) -> str:
+        """Returns what `format` makes of *record*, without the traces that it leaves there: other handlers should not see ours."""
+        is_fresh = not hasattr(record, "message")
+        cached_traceback = record.exc_text
+        try:
+            return self.format(record)
+        finally:
+            attributes = record.__dict__
+            if is_fresh:
+                attributes.pop("message", None)
+                attributes.pop("asctime", None)
+            if attributes["exc_text"] is not cached_traceback:
+                attributes["exc_text"] = cached_traceback
 
     def _bytes_of(self, record: logging.LogRecord, formatted: object) -> bytes:
         """

@@ -86,6 +86,9 @@ PIECES = st.sampled_from(
         "%%%(asctime)s",
         "%(message)s",
         "%(message).5s",
+        "%%(message)s",
+        "%(getMessage)s",
+        "%(lineno)d",
         "%(levelname)-8s",
         "%(msecs)d",
         "%(created)f",
@@ -110,7 +113,9 @@ TIMES = st.one_of(
     st.sampled_from([NOON, None, "noon", -0.5, 1e300, 10**400, True, Fraction(NOON)]),
 )
 MESSAGES = st.sampled_from(["late", "order %d", "%s is 100%% late", "%d %d", "%(asctime)s", "line\nbreak", "", None, 5])
-MORE = st.sampled_from([{}, {"thing": "tea"}, {"thing": "tea", "asctime": "of another handler", "message": "x"}])
+MORE = st.sampled_from(
+    [{}, {"thing": "tea"}, {"thing": ("tea", "%s")}, {"thing": "tea", "asctime": "of another handler", "message": "x"}]
+)
 
 
 @settings(max_examples=500, deadline=None)
@@ -160,6 +165,18 @@ def test_a_text_is_the_formatters(
         ("%s %(asctime)s", None, "%s,%03d"),
         ("%(asctime)s %s", "%H:%M", "%s,%03d"),
         ("%(asctime)s %(msecs)*d", "%H:%M", "%s,%03d"),
+        ("%(message)s", None, "%s,%03d"),
+        ("%%%(message)s%%", None, "%s,%03d"),
+        ("%(message)s %(lineno)d", None, "%s,%03d"),
+        ("%(message)s %(asctime)s", None, "%s,%03d"),
+        ("%(name)s %(message)s %(nothing)s", None, "%s,%03d"),
+        ("%(nothing)s %(message)s %(name)s", None, "%s,%03d"),
+        ("%(message)s %(message)s", None, "%s,%03d"),
+        ("%(message)-30s|", None, "%s,%03d"),
+        ("%(message)s %(message)-30s|", None, "%s,%03d"),
+        ("%(name)s %(levelname)s", None, "%s,%03d"),
+        ("%(getMessage)s %(message)s", None, "%s,%03d"),
+        ("%(args)s %(message)s", None, "%s,%03d"),
     ],
 )
 @pytest.mark.parametrize("time_format", ["%H:%M:%S", "%H %%03d %%s"])
@@ -174,6 +191,26 @@ def test_a_text_of_an_odd_format_is_the_formatters(
 
     assert_same_text(handler, new_record())
     assert_same_text(handler, new_record(asctime="of another handler"))
+
+
+class _Unreadable:
+    def __str__(self) -> str:
+        return self.text  # type: ignore[attr-defined, no-any-return] # there is none
+
+
+class _Shouted(str):
+    """Is no text as it stands, and neither is what it becomes with arguments."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return _Shouted(str.__add__(self, "!"))
+
+    def __mod__(self, values: object) -> Any:
+        return _Shouted(str.__mod__(self, values))
+
+    def __radd__(self, other: str) -> str:
+        return "not a text"
 
 
 class _ReadsTenths(logging.LogRecord):
@@ -214,6 +251,10 @@ def _of_kind(kind: type[logging.LogRecord]) -> logging.LogRecord:
         new_record(Fraction(NOON)),
         new_record(2**53 + 1),
         new_record(msecs="many"),
+        new_record(levelname=_Unreadable()),
+        new_record(levelname=("INFO", "%s")),
+        new_record(NOON, _Shouted("order %s is late")),
+        new_record(name=_Shouted("shop")),
         _of_kind(_ReadsTenths),
         _of_kind(_TracesLate),
         _of_kind(_MovesInTime),
@@ -226,6 +267,10 @@ def _of_kind(kind: type[logging.LogRecord]) -> logging.LogRecord:
         "fraction",
         "int",
         "msecs",
+        "unreadable",
+        "tuple",
+        "message of its own kind",
+        "name of its own kind",
         "property",
         "traces late",
         "moves",
@@ -245,6 +290,24 @@ def test_a_record_without_an_attribute_is_the_formatters_business() -> None:
     del record.exc_text
 
     assert handler.texts.of(handler, record) is None
+
+
+@pytest.mark.parametrize("format_", [FULL, f"%(nothing)s {FULL}", f"{FULL} %(lineno)d", "%(message)-30s %(asctime)s"])
+def test_a_record_is_left_as_it_was(dis: DISEmulator, format_: str) -> None:
+    handler = DISHandler(**dis.handler_options(STREAM))
+    handler.setFormatter(logging.Formatter(format_))
+    records = [new_record(), new_record(), new_record(), new_record(message="of another", asctime="of another")]
+    before = [dict(vars(record)) for record in records]
+
+    for record in records:
+        handler.handle(record)
+    handler.close()
+
+    after = [dict(vars(record)) for record in records]
+    if "-30s" in format_:  # the formatter was asked, and wrote over what another had left
+        assert after.pop()["message"] == "order 1001 is late"
+        before.pop()
+    assert after == before
 
 
 def test_a_handler_without_a_formatter_gives_the_message() -> None:
@@ -599,8 +662,9 @@ class _InUTC(logging.Formatter):
         logging.Formatter(FULL, "%H:%M:%S"),
         _InUTC(FULL),
         logging.Formatter(f"%(thing)s {FULL}"),
+        logging.Formatter("%(message)s at %(asctime)s by %(thing)s"),
     ],
-    ids=["as most are", "with datefmt", "of a subclass", "with a field of the user's"],
+    ids=["as most are", "with datefmt", "of a subclass", "with a field of the user's", "with a tail"],
 )
 def test_a_standard_formatter_need_not_be_asked_again_in_a_second(formatter: logging.Formatter) -> None:
     handler = Handler(formatter)
@@ -609,6 +673,14 @@ def test_a_standard_formatter_need_not_be_asked_again_in_a_second(formatter: log
         records = [new_record(NOON + second + number / 100, thing="tea") for number in range(100)]
         calls = calls_of(lambda records=records: [handler.text_of(record) for record in records])  # type: ignore[misc]
         assert (calls["text_of"], calls["formatTime"], calls["_new_template"]) == (100, 1, 1)
+
+
+@pytest.mark.parametrize("format_", ["%(levelname)s %(message)s", "%(message)s"])
+def test_a_formatter_that_shows_no_time_need_not_be_asked_either(format_: str) -> None:
+    handler = Handler(logging.Formatter(format_))
+    handler.warm_up()
+
+    assert calls_of(lambda: handler.text_of(new_record()))["formatMessage"] == 0
 
 
 @pytest.mark.parametrize("format_", [FULL, "%(message)s"])
