@@ -89,6 +89,7 @@ class Buffer:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._policy = policy
+        self._drops_oldest = policy is OverflowPolicy.DROP_OLDEST
         self._block_timeout = block_timeout
         self._flush_level = flush_level
         self._wake = wake
@@ -225,15 +226,16 @@ class Buffer:
 
         For a thread that has just put one there: another in the same place will find that one.
         """
+        ledger = self._ledger
         with suppress(IndexError):  # sent meanwhile
-            if self.queue[-1][EPOCH] >= first_epoch:
-                self._take_one(deque.pop, self.queue, entries)
-                self.count_taken(Taken(1, len(entries[-1][DATA])))
-
-    @staticmethod
-    def _take_one(pop: Callable[[deque[Entry]], Entry], source: deque[Entry], entries: list[Entry]) -> None:
-        """Puts what *pop* gives into *entries*, in one step of the interpreter, so that Ctrl-C finds it here or there."""
-        entries += map(pop, (source,))
+            entry = self.queue[-1]
+            size = len(entry[DATA])
+            if entry[EPOCH] >= first_epoch and self.queue[-1] is entry:
+                # No call, so that neither Ctrl-C nor another thread comes in between.
+                del self.queue[-1]
+                entries += (entry,)
+                ledger.entries_taken += 1
+                ledger.bytes_taken += size
 
     def count_taken(self, taken: Taken) -> None:
         """Counts what was taken straight from `queue`; called again after an interrupt it counts nothing twice."""
@@ -269,8 +271,8 @@ class Buffer:
             self._wake()
             if self._fits(size):
                 return True
-        if self._policy is OverflowPolicy.DROP_OLDEST and size <= self._max_bytes:
-            while self._drop_oldest():
+        if self._drops_oldest and size <= self._max_bytes:
+            while (self.parked and self._drop_parked()) or self._ledger.drop_oldest(self.queue, True):
                 if self._fits(size):
                     return True
             return self._drop_newest(entry)
@@ -296,31 +298,18 @@ class Buffer:
         self._ledger.drop_newest(entry)
         return False
 
-    def _drop_oldest(self) -> bool:
-        """Drops the oldest entry that waits, and counts it; returns False when none does."""
-        entries: list[Entry] = []
-        is_queued = False
-        try:
-            if self.parked:
-                self._take_parked(entries)
-            if not entries:
-                is_queued = True
-                try:
-                    self._take_one(deque.popleft, self.queue, entries)
-                except IndexError:  # it is empty
-                    return False
-            self._ledger.settle_oldest(entries, is_queued)
-        except BaseException:  # Ctrl-C; what was taken can't be put back, as its place is gone
-            self._ledger.settle_oldest(entries, is_queued)
-            raise
-        return True
+    def _drop_parked(self) -> bool:
+        """Drops the parked entry that seems to be the oldest; returns False when there is none."""
+        oldest = self._oldest_parked()
+        return oldest is not None and self._ledger.drop_oldest(oldest, False)
 
-    def _take_parked(self, entries: list[Entry]) -> None:
+    def _oldest_parked(self) -> deque[Entry] | None:
+        """Returns the parked entries of which one seems to be the oldest."""
         # Parked entries are older than the queue's, and the keys parked first are likely to have the oldest.
         with suppress(IndexError, RuntimeError):  # the sender changes the parked keys at this moment
             candidates = [parked for parked in islice(self.parked.values(), _PARKED_KEYS_TO_COMPARE) if parked]
-            if candidates:
-                self._take_one(deque.popleft, min(candidates, key=_head_created), entries)
+            return min(candidates, key=_head_created, default=None)
+        return None
 
     def _wait_for_room(self, size: int, deadline: float) -> bool:
         with self._ledger.bell() as bell:

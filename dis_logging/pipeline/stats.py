@@ -350,34 +350,37 @@ class Ledger:
             self._tell(entry, Outcome.DROPPED)
         return True
 
-    def settle_oldest(self, entries: list[Entry], is_queued: bool) -> None:
+    def drop_oldest(self, waiting: deque[Entry], is_queued: bool) -> bool:
         """
-        Counts the one entry in *entries*, taken from those that wait, as given up by a drop policy, and empties the list.
-
-        Does nothing when the list is empty: called again after an interrupt it counts no entry twice.
+        Takes the oldest entry of *waiting* and counts it as given up by a drop policy; returns False if there is none.
 
         Args:
-            is_queued: whether it was in the buffer's queue, and has yet to be counted as taken.
+            is_queued: whether it is in the buffer's queue, and has yet to be counted as taken.
         """
-        if not entries:
-            return
-        entry = entries[0]
-        size = len(entry[DATA])
-        taken = size if is_queued else 0
-        freed = key_bytes(entry) if self.key_bytes else 0
-        epoch = self.epochs.get(entry[EPOCH]) or self.epoch_numbered(entry[EPOCH])
-        self.dropped += 1
-        epoch.settled += 1
-        self.key_bytes -= freed
-        self.entries_taken += is_queued
-        self.bytes_taken += taken
-        self.entries_out += 1
-        self.bytes_out += size
-        del entries[0]
+        while True:
+            try:
+                entry = waiting[0]
+            except IndexError:
+                return False
+            size = len(entry[DATA])
+            taken = size if is_queued else 0
+            freed = key_bytes(entry) if self.key_bytes else 0
+            epoch = self.epochs.get(entry[EPOCH]) or self.epoch_numbered(entry[EPOCH])
+            if waiting and waiting[0] is entry:  # or another thread has taken it; from here on nobody comes in between
+                del waiting[0]
+                self.dropped += 1
+                epoch.settled += 1
+                self.key_bytes -= freed
+                self.entries_taken += is_queued
+                self.bytes_taken += taken
+                self.entries_out += 1
+                self.bytes_out += size
+                break
         if self._bells:
             self._ring()
         if self._on_verdict is not None:
             self._tell(entry, Outcome.DROPPED)
+        return True
 
     def drop_newest(self, entry: Entry) -> None:
         """Counts one entry as emitted, and as given up at once by a drop policy: no flush waits for it."""
