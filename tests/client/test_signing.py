@@ -1,6 +1,10 @@
 """Signatures are compared with what Huawei's own SDKs produced (`tests/data/signing.json`)."""
 
+import hashlib
 import json
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +59,34 @@ def test_authorization_header_is_taken_apart(scheme: SignatureScheme, vector: di
     assert parsed is not None
     assert (parsed.scheme, parsed.ak, parsed.signature) == (scheme, AK, vector["signature"])
     assert set(parsed.signed_headers) == set(vector["headers_signed"])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2046, 2047, 2048, 4094, 4095, 100_000])
+def test_a_body_of_any_size_is_hashed_as_a_whole(size: int) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+
+    assert payload_hash(body[:size]) == hashlib.sha256(body[:size]).hexdigest()
+
+
+def test_no_other_thread_gets_the_interpreter_while_a_body_is_hashed() -> None:
+    """A busy one would not give it back for 5 ms, in every request."""
+    turns = [0]
+    is_over = threading.Event()
+
+    def take_turns() -> None:
+        while not is_over.is_set():
+            turns[0] += 1
+            time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # nobody is interrupted
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    try:
+        before = turns[0]
+        payload_hash(bytes(10_000_000))
+        assert turns[0] == before
+    finally:
+        is_over.set()
+        sys.setswitchinterval(interval)
+        thread.join()
