@@ -543,6 +543,20 @@ def test_one_that_need_not_wait_deep_in_a_backlog_is_found_while_the_answer_is_s
         assert dis.wait_for(has_arrived("other"))
 
 
+def test_one_that_need_not_wait_waits_for_company_no_longer_behind_a_slow_answer(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make(max_in_flight=4, flush_interval=2)
+    earn_trust(handler)
+    with holding(dis, where=is_of_web):
+        log_all(handler, [f"text {number}" for number in range(5)])
+        assert dis.wait_for(lambda dis: unanswered(dis) == 1)
+
+        log(handler, "other", "other")
+
+        assert dis.wait_for(has_arrived("other"), timeout=3.5)
+
+
 def test_loggers_that_take_turns_go_in_several_requests_all_the_same(
     dis: DISEmulator, make: Callable[..., DISHandler]
 ) -> None:

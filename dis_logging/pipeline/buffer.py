@@ -195,19 +195,19 @@ class Buffer:
                 keys.extend(self.queue[index][KEY] for index in range(_SAMPLE))
             return set(keys)
 
-    def seems_to_wait_for(self, keys: set[str]) -> bool:
-        """Returns whether *keys* are those of some of the latest and of some of the oldest entries of the queue."""
+    def holds_only(self, keys: set[str]) -> bool:
+        """Returns whether all entries of the queue have one of *keys*; False if it cannot be told."""
+        try:
+            return all(map(keys.__contains__, map(key_of, self.queue)))
+        except RuntimeError:  # it has changed meanwhile
+            return False
+
+    def seems_to_hold_only(self, keys: set[str]) -> bool:
+        """As `holds_only`, but looks only at some of the latest and at some of the oldest entries."""
         try:
             latest, oldest = islice(reversed(self.queue), _SAMPLE), islice(self.queue, _SAMPLE)
             return keys.issuperset(map(key_of, latest)) and keys.issuperset(map(key_of, oldest))
         except RuntimeError:  # it has changed meanwhile, and nobody knows
-            return False
-
-    def waits_for(self, keys: set[str]) -> bool:
-        """Returns whether *keys* are those of all entries of the queue; False if it cannot be told."""
-        try:
-            return all(map(keys.__contains__, map(key_of, self.queue)))
-        except RuntimeError:  # it has changed meanwhile
             return False
 
     def oldest_age(self) -> float:

@@ -283,7 +283,7 @@ class Delivery:
             self._ledger.sending > 0
             and len(busy_keys) == 1
             and (key is None or key in busy_keys)
-            and self._buffer.seems_to_wait_for(busy_keys)
+            and self._buffer.seems_to_hold_only(busy_keys)
         )
 
     def postpone_alarm(self) -> bool:
@@ -382,7 +382,7 @@ class Delivery:
             self._ledger.sending > 0
             and len(self._busy_keys) == 1
             and not self._buffer.ready
-            and self._buffer.waits_for(self._busy_keys)
+            and self._buffer.holds_only(self._busy_keys)
         )
 
     def _has_backlog(self, now: float) -> bool:
@@ -538,6 +538,9 @@ class Delivery:
             self._look_at = now + self._patience.seconds / 2
             can_do_more = self._may_send_another or self._circuit.is_open  # then it goes to the fallback
             has_more = self._has_background and can_do_more and self._has_more()
+            if has_more and self._buffer.queue:
+                # Since the last look what waits may have done so for as long as it is to wait for company.
+                self._linger_until = now
         if has_more:
             self._more()
 
@@ -547,7 +550,7 @@ class Delivery:
             any(not batch.is_sending for batch in self._batches)
             or self._pace.next_release() is not None
             or bool(buffer.ready)
-            or not buffer.waits_for(self._busy_keys)
+            or not buffer.holds_only(self._busy_keys)
         )
 
     def _settle(self, attempt: _Attempt, batch: _Batch) -> None:
