@@ -43,6 +43,8 @@ _HANDOVER_SECONDS = 3.0
 _STANDSTILL = 1.0
 # What is left for the reading thread once the handler is closed: a chunk of lines to put away.
 _READER_PATIENCE = 5.0
+# DIS has some forty codes; nobody would read that many lines.
+_MOST_REASONS = 5
 
 _DESCRIPTION = """\
 Sends each line of the files, or of stdin, as one record, and says what became of them. Where to and as whom is looked
@@ -241,6 +243,8 @@ class _Shipment:
         path = undelivered.path
         if path is None or not failed:
             return
+        for code, _ in undelivered.reasons.most_common(_MOST_REASONS):
+            self._console.say(f"{code}: {undelivered.messages[code]}")
         elsewhere = undelivered.unwritable + failed - undelivered.count
         if elsewhere:
             self._console.say(f"{elsewhere} of the failed lines did not go to {path}, they are on stderr")
@@ -248,13 +252,14 @@ class _Shipment:
             self._console.say(f"to send the failed lines again: {self._command(f'{path}.again')} {_quoted_path(path)}")
 
     def _tell_how_to_go_on(self) -> None:
+        failed = self._undelivered.path and f"{self._undelivered.path}.rest"
         for source in self._inputs:
             if source.is_read or source.is_stdin or source.error is not None:
                 continue
             if source.lines:
                 self._console.say(
                     f"{source} was read up to line {source.lines}; to go on: "
-                    f"tail -n +{source.lines + 1} {_quoted_path(source.path)} | {self._command(None, source.key)}"
+                    f"tail -n +{source.lines + 1} {_quoted_path(source.path)} | {self._command(failed, source.key)}"
                 )
             else:
                 self._console.say(f"{source} was not read")

@@ -48,6 +48,8 @@ class Undelivered(logging.Handler):
         self.path = path
         #: How many lines are in here, by the error code.
         self.reasons: Counter[str] = Counter()
+        #: What the latest of them with that code was told.
+        self.messages: dict[str, str] = {}
         #: How many of them DIS may hold nevertheless.
         self.outcome_unknown = 0
         #: How many the file would not take, so that they are on stderr.
@@ -88,6 +90,7 @@ class Undelivered(logging.Handler):
         """Keeps a line, now or when it is its turn."""
         with self._mutex:
             self.reasons[kept.code] += 1
+            self.messages[kept.code] = kept.message
             if self._held is not None:
                 self._held.append(kept)
             elif self._long_line is not None:
@@ -125,12 +128,13 @@ class Undelivered(logging.Handler):
             if where is None:
                 self._forget_after(line.begins_at)
             else:
+                message = f"{where} has {line.size} bytes, DIS takes {MAX_RECORD_BYTES}"
                 self.reasons[_TOO_LARGE] += 1
+                self.messages[_TOO_LARGE] = message
                 if self._file is None or not line.is_written or not self.append(b"\n"):
                     self._forget_after(line.begins_at)
                     self.unwritable += self._file is not None
-                    message = f"{where} has {line.size} bytes, DIS takes {MAX_RECORD_BYTES}; this is its beginning"
-                    self._show(line.beginning, _TOO_LARGE, message)
+                    self._show(line.beginning, _TOO_LARGE, f"{message}; this is its beginning")
             for kept in line.waiting:
                 self._put(kept)
 

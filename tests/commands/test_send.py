@@ -201,6 +201,7 @@ def test_a_dead_service_costs_no_line(start: Start, dis: DISEmulator, tmp_path: 
 
     assert code == 1
     assert "0 delivered, 700 failed (700 x network)" in errors
+    assert "dis-logging send: network: no connection to DIS: Connection refused\n" in errors
     assert (tmp_path / "undelivered").read_bytes() == data
 
     dis.start()
@@ -303,6 +304,7 @@ def test_an_interrupted_file_can_be_finished_without_loss_or_double(
     assert f"{1500 + len(failed)} lines read" in errors
     assert 1500 + len(failed) < 9_000
 
+    assert "--failed=undelivered.rest" in told_command(errors, "; to go on: ")
     for about in ("to send the failed lines again: ", "; to go on: "):
         code, _ = start("-c", told_command(errors, about), command=("bash",)).end()
         assert code == 0
