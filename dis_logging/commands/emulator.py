@@ -13,7 +13,7 @@ import sys
 import time
 
 from dis_logging.client import wire
-from dis_logging.commands.exits import DONE, EPILOG, WRONG_USAGE
+from dis_logging.commands.exits import DONE, ENDLESS_EPILOG, WRONG_USAGE
 from dis_logging.commands.termination import terminable
 from dis_logging.emulator.emulator import DISEmulator
 from dis_logging.emulator.store import DEFAULT_RETENTION
@@ -36,7 +36,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Runs a local DIS on loopback until Ctrl-C or SIGTERM, and prints the settings for programs that shall\n"
         "use it, as environment variables and as a LOGGING snippet.\n\n"
         f"Of each partition it holds the newest {DEFAULT_RETENTION:,} records.",
-        epilog=f"{_EXAMPLES}\n{EPILOG}",
+        epilog=f"{_EXAMPLES}\n{ENDLESS_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)

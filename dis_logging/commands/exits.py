@@ -11,11 +11,14 @@ FAILED = 1
 WRONG_USAGE = 2  # what argparse uses
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
-EPILOG = """\
+#: Of a command that Ctrl-C is the right end of.
+ENDLESS_EPILOG = """\
 exit codes:
   0    done
   1    something failed; stderr says what
   2    wrong usage or configuration
+"""
+EPILOG = f"""{ENDLESS_EPILOG}\
   130  interrupted with Ctrl-C
 """
 
