@@ -30,6 +30,8 @@ from dis_logging.client.resolver import Addresses
 from dis_logging.client.target import find_stream_name
 from dis_logging.commands import handler_options, probes
 from dis_logging.commands.advice import advice_for, advice_for_refusal
+from dis_logging.commands.config_files import load_logging_config
+from dis_logging.commands.config_mistakes import mistakes_in
 from dis_logging.commands.exits import DONE, EPILOG, FAILED, WRONG_USAGE
 from dis_logging.commands.handler_options import HandlerOptions, how_to_give
 from dis_logging.commands.paint import Paint
@@ -88,9 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: the configuration cannot be read.
     """
-    codes = [
-        _check_handler(found, write=arguments.write, strict=arguments.strict)
-        for found in handler_options.find_handlers(arguments)
+    handlers = handler_options.find_handlers(arguments)
+    mistakes = [] if arguments.config is None else list(mistakes_in(load_logging_config(arguments.config)))
+    for mistake in mistakes:
+        _complain(mistake.text if mistake.is_certain else f"warning: {mistake.text}")
+    codes = [_check_handler(found, write=arguments.write, strict=arguments.strict) for found in handlers]
+    codes += [
+        WRONG_USAGE if mistake.is_certain else FAILED for mistake in mistakes if mistake.is_certain or arguments.strict
     ]
     return max(codes)
 
@@ -107,19 +113,19 @@ def _check_handler(found: HandlerOptions, *, write: bool, strict: bool) -> int:
         except (ConfigurationError, TypeError) as error:
             errors.append(str(error))
     for warning in found.warnings:
-        _complain(found, f"warning: {warning}")
+        _complain(f"warning: {warning}", found)
     if errors:
         for text in errors:
-            _complain(found, text)
+            _complain(text, found)
         return WRONG_USAGE
     with client:
         warned = _report_options(found, stream_name, client, origins)
         failed, warned_on_the_way = _report_steps(_Walk(client, stream_name, write=write))
     if failed:
-        _complain(found, f"{failed} failed")
+        _complain(f"{failed} failed", found)
         return FAILED
     if strict and (found.warnings or warned or warned_on_the_way):
-        _complain(found, "there are warnings")
+        _complain("there are warnings", found)
         return FAILED
     return DONE
 
@@ -154,8 +160,8 @@ def _print(line: str = "") -> None:
     sys.stdout.flush()  # a step may take a while, and what came before it should be seen
 
 
-def _complain(found: HandlerOptions, text: str) -> None:
-    label = f" {found.label}:" if found.label else ""
+def _complain(text: str, found: HandlerOptions | None = None) -> None:
+    label = f" {found.label}:" if found is not None and found.label else ""
     sys.stderr.write(f"dis-logging check:{label} {text}\n")
 
 
@@ -171,7 +177,7 @@ def _report_options(found: HandlerOptions, stream_name: str, client: DISClient, 
         _print(f"  {name:<18}  {value:<{width}}  {origin}")
     mismatch = _region_mismatch(client)
     if mismatch:
-        _complain(found, f"warning: {mismatch}")
+        _complain(f"warning: {mismatch}", found)
     return bool(mismatch)
 
 

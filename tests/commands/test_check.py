@@ -332,6 +332,31 @@ def test_tls_without_verification_is_a_warning(
     assert strict.err.endswith("there are warnings\n")
 
 
+def test_what_dictconfig_would_refuse_is_told_and_the_way_is_tried_all_the_same(
+    check: Check, dis: DISEmulator, write: Callable[..., str]
+) -> None:
+    path = write({**dis.handler_options(STREAM), "formatter": "line"}, handlers={"other": {}})
+
+    result = check("--config", path)
+
+    assert result.code == 2
+    assert "dis-logging check: handler 'dis' has the formatter 'line', which the configuration lacks\n" in result.err
+    assert "dis-logging check: handler 'other' has no class\n" in result.err
+    assert "ok" in result.line("stream")
+
+
+def test_a_level_that_only_the_program_knows_is_a_warning(
+    check: Check, dis: DISEmulator, write: Callable[..., str]
+) -> None:
+    path = write({**dis.handler_options(STREAM), "level": "TRACE"})
+
+    result = check("--config", path)
+
+    assert result.code == 0
+    assert "warning: handler 'dis' has the level 'TRACE', which logging does not know" in result.err
+    assert check("--config", path, "--strict").code == 1
+
+
 @pytest.mark.parametrize(("minutes", "ending"), [(5, "warn"), (60, "FAIL"), (-60, "FAIL")])
 def test_a_wrong_clock_is_told_with_its_skew(
     check: Check, monkeypatch: pytest.MonkeyPatch, minutes: int, ending: str
