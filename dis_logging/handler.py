@@ -240,7 +240,8 @@ class DISHandler(logging.Handler):
             self.handleError(record)
             return True
         finally:
-            del inside[ident]
+            if ident in inside:  # another thread of a child that nobody told of its fork may just have found out
+                del inside[ident]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Formats *record* and puts it into the buffer; raises nothing."""
@@ -251,7 +252,7 @@ class DISHandler(logging.Handler):
 
     def _handle_nested(self, record: logging.LogRecord, ident: int) -> bool | logging.LogRecord:
         """Handles a record that came up while its thread was busy with another one, or with delivering."""
-        state = inside[ident]
+        state = inside.get(ident, FORMATTING)
         if state.refuses(record.name):
             return False
         inside[ident] = state._replace(depth=state.depth + 1)

@@ -136,6 +136,29 @@ def test_a_formatter_may_log_to_its_own_logger(
     assert assert_accounts_balance(handler, dis, fallback, ["formatting", "one"]).delivered == 2
 
 
+def test_a_thread_that_logs_while_another_finds_out_about_a_fork_is_not_disturbed(
+    dis: DISEmulator, make: Callable[[], DISHandler], logger: logging.Logger, fallback: RememberingHandler
+) -> None:
+    """In a child that Python was not told of, several may be about to log before one of them finds out."""
+
+    class Forked(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            if record.msg == "one":
+                logger.info("formatting")
+            other = threading.Thread(target=reentry.reset_after_fork)
+            other.start()
+            other.join()
+            return super().format(record)
+
+    handler = make()
+    handler.setFormatter(Forked())
+
+    logger.info("one")
+
+    assert not inside
+    assert assert_accounts_balance(handler, dis, fallback, ["formatting", "one"]).delivered == 2
+
+
 def test_a_formatter_that_logs_without_end_does_not_recurse_for_ever(
     dis: DISEmulator, make: Callable[[], DISHandler], logger: logging.Logger
 ) -> None:
