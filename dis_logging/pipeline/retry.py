@@ -91,17 +91,32 @@ def is_outcome_unknown(error: DeliveryError) -> bool:
     return isinstance(error, UnknownOutcomeError) or (isinstance(error, ServiceError) and error.status >= 500)
 
 
-class _PoliteWait(wait_base):
-    """Capped exponential backoff with full jitter, or what the service's Retry-After asks for if that is longer."""
+# By so many seconds a wait that ends at a certain moment may seem to end after it.
+_ROUNDING = 0.001
 
-    def __init__(self, initial: float, maximum: float) -> None:
+
+class _PoliteWait(wait_base):
+    """
+    Capped exponential backoff with full jitter, or what the service's Retry-After asks for if that is longer.
+
+    The last attempt comes no earlier than it must, as the service may be back by then: a wait that would go past it ends there.
+
+    Args:
+        initial, maximum: seconds; upper bounds of the first wait and of all.
+        last: seconds from the first attempt to the last one.
+    """
+
+    def __init__(self, initial: float, maximum: float, last: float) -> None:
         self._backoff = tenacity.wait_random_exponential(multiplier=initial, max=maximum)
+        self._last = last
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         outcome = retry_state.outcome
         error = outcome.exception() if outcome is not None else None
         asked = getattr(error, "retry_after", None) or 0.0
-        return max(min(asked, MAX_RETRY_AFTER), self._backoff(retry_state))
+        wait = float(self._backoff(retry_state))
+        left = self._last - (retry_state.seconds_since_start or 0.0)
+        return max(min(asked, MAX_RETRY_AFTER), wait if left <= 0 else min(wait, left))
 
 
 class RetryPolicy:
@@ -128,10 +143,11 @@ class RetryPolicy:
         self._delivery_timeout = delivery_timeout
         self._probe_interval = probe_interval
         self._blacklist_interval = blacklist_interval
+        # An attempt with milliseconds left would end in a timeout that says nothing of the service.
+        last = delivery_timeout - min(1.0, delivery_timeout / 10)
         self._retrying = tenacity.Retrying(
-            wait=_PoliteWait(backoff_initial, backoff_max),
-            # An attempt with milliseconds left would end in a timeout that says nothing of the service.
-            stop=tenacity.stop_before_delay(delivery_timeout - min(1.0, delivery_timeout / 10)),
+            wait=_PoliteWait(backoff_initial, backoff_max, last),
+            stop=tenacity.stop_before_delay(last + _ROUNDING),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, DeliveryError)),
         )
 

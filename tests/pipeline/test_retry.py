@@ -146,6 +146,21 @@ def test_the_sum_of_attempts_and_waits_stays_below_the_deadline(monkeypatch: pyt
     assert now <= 1020.5
 
 
+@pytest.mark.parametrize(("timeout", "last"), [(0.5, 0.45), (4.0, 3.6), (120.0, 119.0)])
+def test_the_last_attempt_comes_as_late_as_it_may(monkeypatch: pytest.MonkeyPatch, timeout: float, last: float) -> None:
+    """DIS may be back by then, and what was given up before is with the fallback."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for _ in range(50):
+        state = make_policy(delivery_timeout=timeout).begin()
+        began = latest = now
+        while (wait := state.next_wait(NotSentError("x"))) is not None:
+            now += wait
+            latest = now
+            now += 0.01  # an attempt is refused at once
+        assert latest - began == pytest.approx(last, abs=0.012)
+
+
 def test_each_batch_has_its_own_state() -> None:
     policy = make_policy()
     exhausted = policy.begin()
