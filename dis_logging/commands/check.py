@@ -90,11 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: the configuration cannot be read.
     """
-    handlers = handler_options.find_handlers(arguments)
     mistakes = [] if arguments.config is None else list(mistakes_in(load_logging_config(arguments.config)))
     for mistake in mistakes:
         _complain(mistake.text if mistake.is_certain else f"warning: {mistake.text}")
-    codes = [_check_handler(found, write=arguments.write, strict=arguments.strict) for found in handlers]
+    codes = [
+        _check_handler(found, write=arguments.write, strict=arguments.strict)
+        for found in handler_options.find_handlers(arguments)
+    ]
     codes += [
         WRONG_USAGE if mistake.is_certain else FAILED for mistake in mistakes if mistake.is_certain or arguments.strict
     ]

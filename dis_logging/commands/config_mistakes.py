@@ -80,11 +80,18 @@ class _Parts:
         if section.get("class") == "logging.handlers.MemoryHandler":
             yield from self._undefined(label, "target", [section.get("target")], self._handlers)
         yield from self._of_level_and_filters(label, section)
+        yield from self._of_file(label, section)
+        if isinstance(section.get("fallback"), Mapping):
+            yield from self._of_handler(f"the fallback of {label}", section["fallback"])
+
+    @staticmethod
+    def _of_file(label: str, section: Mapping[str, Any]) -> Iterator[Mistake]:
         filename = section.get("filename")
-        if isinstance(filename, str) and "://" not in filename and not section.get("delay"):
+        if isinstance(filename, str) and "://" not in filename:
             directory = Path(filename).parent
             if not directory.is_dir():
-                yield Mistake(f"{label} writes to a file in {escape(str(directory), 200)}, which is no directory")
+                text = f"{label} writes to a file in {escape(str(directory), 200)}, which is no directory"
+                yield Mistake(text, is_certain=not section.get("delay"))
 
     def _of_class(self, label: str, factory: Any) -> Iterator[Mistake]:
         if factory is None:
@@ -116,6 +123,8 @@ class _Parts:
     @staticmethod
     def _undefined(label: str, kind: str, names: Any, known: Mapping[str, Any]) -> Iterator[Mistake]:
         """Yields a mistake for each of *names* that is none of the *known* ones; others than strings mean no name."""
+        if isinstance(names, str):
+            yield Mistake(f"{label} must have a list of {kind}s, not {options.shown(names)}")
         for name in names if isinstance(names, list | tuple) else []:
             if name and isinstance(name, str) and "://" not in name and name not in known:
                 hint = options.did_you_mean(name, tuple(map(str, known)))

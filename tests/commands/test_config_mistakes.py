@@ -11,13 +11,22 @@ import pytest
 from dis_logging.commands.config_mistakes import Mistake, mistakes_in
 
 NULL: dict[str, Any] = {"class": "logging.NullHandler"}
+DIS: dict[str, Any] = {
+    "class": "dis_logging.DISHandler",
+    "stream_name": "app-logs",
+    "region": "cn-north-4",
+    "project_id": "1",
+    "ak": "ACCESSKEY",
+    "sk": "SECRET",
+}
 GOOD: dict[str, Any] = {
     "version": 1,
     "formatters": {"line": {"format": "%(message)s"}, "web": {"()": "logging.Formatter", "fmt": "%(name)s"}},
     "filters": {"web": {"name": "web"}},
     "handlers": {
         "null": {**NULL, "level": "INFO", "formatter": "line", "filters": ["web"]},
-        "later": {"class": "logging.FileHandler", "filename": "no-such-directory/file.log", "delay": True},
+        "later": {"class": "logging.FileHandler", "filename": "file.log", "delay": True},
+        "dis": DIS,
         "plain": {"()": "ext://logging.NullHandler", "level": 17, "formatter": ""},
         "memory": {"class": "logging.handlers.MemoryHandler", "capacity": 9, "target": "null"},
     },
@@ -75,8 +84,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "logger 'web' has the handler 'nul', which the configuration lacks; did you mean null?",
     ),
     "undefined handler of root": (
-        {"root": {"handlers": ["dis"]}},
-        "root has the handler 'dis', which the configuration lacks",
+        {"root": {"handlers": ["console"]}},
+        "root has the handler 'console', which the configuration lacks",
+    ),
+    "handlers that are no list": ({"root": {"handlers": "null"}}, "root must have a list of handlers, not 'null'"),
+    "undefined formatter of a fallback": (
+        {"handlers": {"dis": {**DIS, "fallback": {**NULL, "formatter": "lines"}}}},
+        "the fallback of handler 'dis' has the formatter 'lines', which the configuration lacks; did you mean line?",
+    ),
+    "misspelt name of our class": (
+        {"handlers": {"dis": {**DIS, "class": "dis_logging.DisHandler"}}},
+        "handler 'dis' has a class that cannot be imported: dis_logging.DisHandler",
     ),
     "undefined filter of a logger": (
         {"loggers": {"web": {"filters": ["shop"]}}},
@@ -129,6 +147,15 @@ def test_dictconfig_refuses_each_of_them(tmp_path: Path) -> None:
     )
 
     assert answers.stdout.split() == ["taken", *["refused"] * len(BAD)]
+
+
+def test_a_directory_that_the_program_may_make_is_no_certain_mistake() -> None:
+    file = {"class": "logging.FileHandler", "filename": "no-such-directory/file.log", "delay": True}
+
+    mistakes = list(mistakes_in(changed({"handlers": {"dis": {**DIS, "fallback": file}}})))
+
+    text = "the fallback of handler 'dis' writes to a file in no-such-directory, which is no directory"
+    assert mistakes == [Mistake(text, is_certain=False)]
 
 
 def test_a_level_that_the_program_may_add_is_no_certain_mistake() -> None:
