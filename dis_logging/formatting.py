@@ -165,7 +165,10 @@ class _Known:
         # The standard library takes fields from the record's dictionary, and so none of its class.
         if any(field == "message" or hasattr(_LogRecord, field) for field in _fields_in(head + tail)):
             return
-        self.head, self.tail = _Template(head), _Template(tail) if tail else None
+        parts = _Template(head), _Template(tail) if tail else None
+        # A field that stands alone may come out as some class of text that has its own ways when another is added to it.
+        if not any(part is not None and part.text == "%s" for part in parts):
+            self.head, self.tail = parts
 
 
 _NOTHING = _Known(None, 0.0)
@@ -194,7 +197,7 @@ class Texts:
         """
         Returns the text of *record*, None when `format` of *handler* must be called.
 
-        Leaves nothing behind on the record, and raises what the formatter would.
+        Leaves nothing behind on the record, and raises what the formatter would, unless several things are wrong.
         """
         # Every logging call of the program comes by here, so it is one straight way.
         formatter: Any = handler.formatter
@@ -235,14 +238,14 @@ class Texts:
         if message.__class__ is not str:
             message = "".join((str(message), ""))  # whatever __str__ gives, a plain text
         try:
-            values = head.values_of(record)
-            tail_values = () if tail is None else tail.values_of(record)
-        except AttributeError as error:
-            missing = KeyError(error.name)
-        else:
-            text = head.text % values + message
-            return text if tail is None else text + tail.text % tail_values
-        try:
+            try:
+                values = head.values_of(record)
+                tail_values = () if tail is None else tail.values_of(record)
+            except AttributeError as error:
+                missing = KeyError(error.name)
+            else:
+                text = head.text % values + message
+                return text if tail is None else text + tail.text % tail_values
             raise missing
         except KeyError as error:
             # As the standard library does, so without a cause.

@@ -48,6 +48,8 @@ _UNNAMED = r"%[#0+ -]*\d*(?:\.\d+)?[sra]"
 # A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
 # without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
 _MAX_FORMATTING_DEPTH = 2
+# What a formatter leaves behind on a record.
+_TRACES = ("message", "asctime", "exc_text")
 
 #: What names a text of each record: a %-style template over its attributes, or a callable.
 RecordText = str | Callable[[logging.LogRecord], Any]
@@ -294,7 +296,7 @@ class DISHandler(logging.Handler):
             # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
             name, levelno = _text_of(name), _level_of(levelno)
         pipeline = self._pipeline
-        if record.process != pipeline.pid:  # perhaps only the record is of another process
+        if getattr(record, "process", None) != pipeline.pid:  # perhaps only the record is of another process
             pipeline.notice_fork()
         if hasattr(record, "dis_trail"):
             passed = record.dis_trail
@@ -322,17 +324,16 @@ class DISHandler(logging.Handler):
 
     def _formatted(self, record: logging.LogRecord) -> str:
         """Returns what `format` makes of *record*, without the traces that it leaves there: other handlers should not see ours."""
-        is_fresh = not hasattr(record, "message")
-        cached_traceback = record.exc_text
+        attributes = record.__dict__
+        before = {name: attributes[name] for name in _TRACES if name in attributes}
         try:
             return self.format(record)
         finally:
-            attributes = record.__dict__
-            if is_fresh:
-                attributes.pop("message", None)
-                attributes.pop("asctime", None)
-            if attributes["exc_text"] is not cached_traceback:
-                attributes["exc_text"] = cached_traceback
+            for name in _TRACES:
+                if name in before:
+                    attributes[name] = before[name]
+                else:
+                    attributes.pop(name, None)
 
     def _bytes_of(self, record: logging.LogRecord, formatted: object) -> bytes:
         """

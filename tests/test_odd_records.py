@@ -121,6 +121,19 @@ def test_an_odd_record_is_delivered(
     assert not fallback.records
 
 
+def test_a_record_that_says_nothing_of_its_process_is_delivered(
+    dis: DISEmulator, make: Callable[..., DISHandler]
+) -> None:
+    handler = make()
+    record = logging.makeLogRecord({"name": "web", "levelno": logging.INFO, "msg": "odd"})
+    del record.process
+
+    handler.handle(record)
+    handler.close()
+
+    assert [record.text for record in dis.records(STREAM)] == ["odd"]
+
+
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_an_odd_record_reaches_the_fallback(
     dis: DISEmulator, make: Callable[..., DISHandler], fallback: RememberingHandler, odd: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from dis_logging.client.wire import ENTRY_MARGIN, KEY_CHARACTER_BYTES, MAX_BODY_BYTES, Routing
@@ -16,6 +16,8 @@ from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, data_of, key_o
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
 _NOWHERE = object()
+# How often a repair that is interrupted again and again is tried. Made here, as Ctrl-C might come upon the call.
+_TRIALS = range(10)
 # So many entries are looked at together where each of them would take as long as all.
 _CHUNK = 200
 
@@ -60,19 +62,27 @@ def take_batch(
         if _take_parked(cut, buffer, busy, admits):
             _take_queued(cut, buffer, busy, admits)
     except BaseException:
-        _repair(cut, buffer)
+        for _ in _TRIALS:
+            try:
+                _repair(cut, buffer)
+                break
+            except BaseException:  # noqa: S112 - a second Ctrl-C
+                continue
         raise
     return batch
 
 
 def _repair(cut: _Cut, buffer: Buffer) -> None:
-    """Repairs what an interrupt has left: entries on their way between two places, a key that was just taken, and the counters."""
+    """
+    Repairs what an interrupt has left: entries on their way between two places, a key that was just taken, and the counters.
+
+    Called again after another interrupt it goes on where it was.
+    """
     entry = cut.moving
     if entry is not None:
         cut.put_back(entry)
     if cut.fitting is not None:
-        for _ in cut.batch[cut.fitting :]:
-            cut.give_back()
+        cut.give_back(len(cut.batch) - cut.fitting)
     buffer.release(list(buffer.parked))  # nobody knows which key it was; those that must wait are looked at in vain
     if cut.source is buffer.queue:
         buffer.count_taken(cut.taken)
@@ -223,7 +233,8 @@ class _Cut:
         if may_go(set(map(key_of, added))):
             self._fit(added)
             return bool(added)
-        self._give_back_all(added)  # another thread has dropped what came before
+        self.give_back(len(added))  # another thread has dropped what came before
+        self.fitting = None
         return False
 
     @property
@@ -233,17 +244,19 @@ class _Cut:
 
     def _fit(self, added: list[Entry]) -> None:
         """Gives back those of *added*, just taken, that do not fit."""
-        before, payload = len(self.batch) - len(added), self._payload
+        before, payload, fitting = len(self.batch) - len(added), self._payload, len(added)
         size, key_characters = sum(map(len, map(data_of, added))), sum(map(len, map(key_of, added)))
         self._payload += size
         self._encoded += size * 4 / 3 + KEY_CHARACTER_BYTES * key_characters + ENTRY_MARGIN * len(added)
-        while (self._payload > self._max_bytes or self._encoded > MAX_BODY_BYTES) and len(self.batch) > (before or 1):
-            entry = self.give_back()
+        while (self._payload > self._max_bytes or self._encoded > MAX_BODY_BYTES) and before + fitting > (before or 1):
+            fitting -= 1
+            entry = added[fitting]
             size = len(entry[DATA])
             self._payload -= size
             self._encoded -= size * 4 / 3 + KEY_CHARACTER_BYTES * len(entry[KEY]) + ENTRY_MARGIN
+        self.give_back(len(added) - fitting)
         self._records = len(self.batch)
-        self._keep(len(self.batch) - before, self._payload - payload)
+        self._keep(fitting, self._payload - payload)
 
     def _keep(self, count: int, size: int) -> None:
         """Leaves the latest *count* entries, of so many payload bytes, their places in the batch."""
@@ -261,17 +274,11 @@ class _Cut:
             batch += islice(taken_from(self.source), count)
         return batch[before:]
 
-    def _give_back_all(self, added: list[Entry]) -> None:
-        for _ in added:
-            self.give_back()
-        self.fitting = None
-
-    def give_back(self) -> Entry:
-        """Moves the latest entry of the batch, none that is known to fit, back to the source and returns it."""
-        self.moving = entry = self.batch[-1]
-        del self.batch[-1]
-        self.put_back(entry)
-        return entry
+    def give_back(self, count: int) -> None:
+        """Moves the latest *count* entries of the batch, none that is known to fit, back to the source."""
+        nowhere: deque[None] = deque(maxlen=0)
+        back = map(self.source.appendleft, map(list.pop, repeat(self.batch, count)))
+        nowhere += back  # one step of the interpreter
 
 
 class _AggregatedCut(_Cut):
@@ -334,5 +341,6 @@ class _AggregatedCut(_Cut):
             self._latest.update(dict.fromkeys(keys))
             self._keep(len(entries), sum(sizes))
             return True
-        self._give_back_all(entries)
+        self.give_back(len(entries))
+        self.fitting = None
         return False

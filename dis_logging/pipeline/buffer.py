@@ -228,14 +228,15 @@ class Buffer:
         """
         ledger = self._ledger
         with suppress(IndexError):  # sent meanwhile
-            entry = self.queue[-1]
-            size = len(entry[DATA])
-            if entry[EPOCH] >= first_epoch and self.queue[-1] is entry:
-                # No call, so that neither Ctrl-C nor another thread comes in between.
-                del self.queue[-1]
-                entries += (entry,)
-                ledger.entries_taken += 1
-                ledger.bytes_taken += size
+            while (entry := self.queue[-1])[EPOCH] >= first_epoch:
+                size = len(entry[DATA])
+                if self.queue[-1] is entry:  # or there is a newer one, which will do as well
+                    # No call, so that neither Ctrl-C nor another thread comes in between.
+                    del self.queue[-1]
+                    entries += (entry,)
+                    ledger.entries_taken += 1
+                    ledger.bytes_taken += size
+                    break
 
     def count_taken(self, taken: Taken) -> None:
         """Counts what was taken straight from `queue`; called again after an interrupt it counts nothing twice."""

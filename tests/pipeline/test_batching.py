@@ -4,6 +4,7 @@ import itertools
 from collections import defaultdict
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from dis_logging.client.wire import Routing
 from dis_logging.pipeline import batching
 from dis_logging.pipeline.aggregation import join
 from dis_logging.pipeline.batching import BatchLimits, take_batch
-from dis_logging.pipeline.buffer import OverflowPolicy, Taken
+from dis_logging.pipeline.buffer import Buffer, OverflowPolicy, Taken
 from dis_logging.pipeline.entry import CREATED, DATA, KEY, Entry
 from dis_logging.pipeline.stats import Ledger
 from tests.conftest import make_buffer
@@ -209,6 +210,42 @@ def test_a_signal_handler_that_logs_into_a_full_buffer_and_raises_has_each_entry
         if not was_interrupted:
             assert place > 10
             break
+
+
+@pytest.mark.parametrize(
+    ("limits", "admitted"),
+    [(BatchLimits(8, 45), None), (BatchLimits(20, 70), "abc"), (BatchLimits(8, 1000, 25), None)],
+    ids=["some do not fit", "one is slowed down", "aggregated"],
+)
+def test_two_interrupts_leave_each_entry_in_the_batch_or_in_the_buffer(
+    monkeypatch: pytest.MonkeyPatch, limits: BatchLimits, admitted: str | None
+) -> None:
+    """The second one comes upon the repair that the first has made necessary."""
+    monkeypatch.setattr(batching, "_CHUNK", 3)
+    admits = None if admitted is None else lambda entry: entry[KEY] in admitted
+    repair = batching._repair
+    places, pairs = iter(range(1000)), 0
+    was_interrupted = True
+    while was_interrupted:
+        first, second, comes_again = next(places), itertools.count(), True
+        while comes_again:
+            comes_again = False
+
+            def repair_interrupted(cut: Any, buffer: Buffer, place: int = next(second)) -> None:
+                nonlocal comes_again
+                monkeypatch.setattr(batching, "_repair", repair)
+                if interrupt_after(place, KeyboardInterrupt, partial(repair, cut, buffer)):
+                    comes_again = True
+                    raise KeyboardInterrupt
+
+            monkeypatch.setattr(batching, "_repair", repair_interrupted)
+            run, batch = FullRun(limits), list[Entry]()
+            take = partial(take_batch, run.buffer, limits, {"b"}, admits, batch)
+            was_interrupted = interrupt_after(first, KeyboardInterrupt, take)
+
+            run.assert_each_is_in_its_place(batch)
+            pairs += comes_again
+    assert pairs > 100
 
 
 def test_an_entry_that_another_thread_is_about_to_drop_is_counted_by_that_one_only() -> None:
