@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -387,13 +388,20 @@ class DISHandler(logging.Handler):
         Args:
             timeout: longest wait in seconds; default *shutdown_timeout*. A negative one counts as 0.
 
+        Raises:
+            TypeError: *timeout* is no number.
+
         Returns:
             False when the time was up first, or the caller may not wait: a fallback that this handler waits for itself, or
             a signal handler in gevent's hub or in a greenlet that is sending. The records stay on their way.
         """
         started = time.monotonic()
-        if timeout is not None or not is_logging_shutting_down():
-            return self._pipeline.flush(started + max(0.0, self._shutdown_timeout if timeout is None else timeout))
+        if timeout is not None:
+            if not isinstance(timeout, int | float) or math.isnan(timeout):
+                raise TypeError(f"timeout must be a number of seconds, not {options.shown(timeout)}")
+            return self._pipeline.flush(started + max(0.0, timeout))
+        if not is_logging_shutting_down():
+            return self._pipeline.flush(started + self._shutdown_timeout)
         try:
             return self._pipeline.flush(budget.deadline(self._shutdown_timeout), is_end=True)
         finally:

@@ -29,6 +29,7 @@ _OTHER_WORDS = {
     "batch_size": "max_batch_records",
     "buffer_size": "max_buffer_records",
     "queue_size": "max_buffer_records",
+    "timeout": "request_timeout",
 }
 _SETTERS = {"level": "setLevel", "formatter": "setFormatter", "filters": "addFilter"}
 

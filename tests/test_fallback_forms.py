@@ -186,9 +186,14 @@ def test_an_unusable_fallback_is_refused_when_logging_is_configured(dis: DISEmul
             "fallback: 'logging.FileHandler' cannot be made (TypeError: missing 1 required positional argument: 'filename')",
         ),
         (
-            {"class": "logging.StreamHandler", "level": "canary"},
-            "fallback: 'logging.StreamHandler' cannot be made (ValueError)",
+            {"class": "logging.StreamHandler", "level": "LOUD"},
+            "fallback: 'logging.StreamHandler' cannot be made (ValueError: Unknown level: 'LOUD')",
         ),
+        (
+            {"class": "logging.StreamHandler", "formatter": "lines"},
+            "fallback: 'logging.StreamHandler' cannot be made (ValueError: Unable to set formatter 'lines')",
+        ),
+        ({"level": "INFO"}, "fallback: the handler cannot be made (it has no class)"),
     ],
 )
 def test_a_configuration_that_makes_no_handler_is_refused_with_the_reason(

@@ -694,6 +694,14 @@ def test_flush_waits_for_what_was_accepted_before_it(
     assert [record.text for record in dis.records(STREAM)] == ["waits for company"]
 
 
+@pytest.mark.parametrize("timeout", ["soon", "1", float("nan"), [1]])
+def test_flush_refuses_what_is_no_number(handler: DISHandler, timeout: Any) -> None:
+    with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, not "):
+        handler.flush(timeout)
+
+    assert handler.flush(float("inf"))
+
+
 def test_flush_tells_when_it_did_not_succeed(logger: logging.Logger, fallback: RememberingHandler) -> None:
     handler = DISHandler(**OPTIONS, fallback=fallback, shutdown_timeout=0.1)
     logger.addHandler(handler)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from dis_logging.client.bodies import Messages
     from dis_logging.client.read_models import CursorType, GetRecordsResult, PartitionDescription, StreamDescription
 
+# As requests looks them up: by scheme, or by scheme and host.
+_PROXIED = r"(?:https?|all)(?:://.+)?"
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _USER_AGENT = "dis-logging"
 _UNAUTHORISED = (401, 441)  # the API gateway's status, and DIS's own
@@ -440,14 +443,21 @@ def _check_proxies(proxies: Any, target: Target) -> dict[str, str]:
         # A proxy URL may hold a password, so the value is not shown.
         raise ConfigurationError("proxies must map schemes to proxy URLs, such as {'https': 'http://proxy:3128'}")
     for scheme, url in proxies.items():
-        if scheme != "no_proxy" and url and not _is_proxy_url(url):
-            raise ConfigurationError(f"proxies[{options.shown(scheme)}] must be a URL such as http://proxy:3128")
+        if scheme == "no_proxy":
+            continue
+        name = f"proxies[{options.shown(scheme)}]"
+        if not re.fullmatch(_PROXIED, scheme):
+            raise ConfigurationError(f"{name} is for no request: give 'https', 'http' or 'all', or 'no_proxy'")
+        if url and not _is_proxy_url(url):
+            raise ConfigurationError(f"{name} must be a URL such as http://proxy:3128")
+        if url.lower().startswith("socks") and find_spec("socks") is None:
+            raise ConfigurationError(f"{name} is a SOCKS proxy, for which a library is missing: pip install pysocks")
     return dict(proxies)
 
 
 def _is_proxy_url(url: str) -> bool:
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0 and parts.scheme in _PROXY_SCHEMES
     except ValueError:  # of the port
         return False

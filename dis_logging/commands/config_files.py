@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import sys
 import traceback
@@ -121,9 +122,25 @@ def _import(name: str, directory: Path, source: str) -> ModuleType:
         raise ConfigurationError(f"{_shown(source)} cannot be imported: {escape(str(error), 200)}{hint}") from None
     except (Exception, SystemExit) as error:
         # The text of the error is the module's own, and might quote a secret.
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" at {_shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-        raise ConfigurationError(f"{_shown(source)} cannot be imported: {type(error).__name__}{where}") from None
+        raise ConfigurationError(
+            f"{_shown(source)} cannot be imported: {_reason(error)}{_whereabouts(error)}"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    is_of_environment = isinstance(error, KeyError) and error.__traceback__ is not None and error.args
+    if is_of_environment and traceback.extract_tb(error.__traceback__)[-1].filename in (os.__file__, "<frozen os>"):
+        return f"the environment variable {escape(str(error.args[0]), 100)} is not set"
+    return type(error).__name__
+
+
+def _whereabouts(error: BaseException) -> str:
+    """Returns where in the user's own files an error came up."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {_shown(error.filename)}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
+    frames = [frame for frame in frames if frame.filename not in (__file__, os.__file__, importlib.__file__)]
+    return f" at {_shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 
 def _shown(source: str) -> str:

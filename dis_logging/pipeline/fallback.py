@@ -553,11 +553,14 @@ def _told(error: Exception) -> str:
         return f"{kind}: {error.strerror}" + (f": {options.shown(error.filename)}" if error.filename else "")
     if isinstance(error.__cause__, ImportError):
         return "it cannot be imported"
-    names = re.search(_ARGUMENT_NAMES, str(error)) if isinstance(error, TypeError) else None
-    return f"{kind}: {names[0]}" if names else kind
+    if isinstance(error, KeyError) and error.args == ("class",):
+        return "it has no class"
+    told = re.search(_ARGUMENT_NAMES if isinstance(error, TypeError) else _REFERENCES, str(error))
+    return f"{kind}: {told[0]}" if told else kind
 
 
 # What Python says of arguments that do not fit; it names them, but does not show their values.
+_REFERENCES = r"^(?:Unable to (?:set (?:formatter|target handler)|add filter) '|Unknown level: ').{0,100}"
 _ARGUMENT_NAMES = r"unexpected keyword argument '\w+'|missing \d+ required .* arguments?: [\w', ]+"
 
 

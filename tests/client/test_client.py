@@ -1,5 +1,6 @@
 """`DISClient` alone: one call is one signed attempt at the emulator, or at a server of bare sockets."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -381,6 +382,33 @@ def test_the_largest_record_and_hash_key_are_taken(client: DISClient, dis: DISEm
 def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{option} must"):
         DISClient(**{**WHERE, option: value})
+
+
+@pytest.mark.parametrize(
+    ("proxies", "told"),
+    [
+        ({"https": "proxy:3128"}, "proxies['https'] must be a URL such as http://proxy:3128"),
+        ({"https": "ftp://proxy"}, "proxies['https'] must be a URL such as http://proxy:3128"),
+        ({"htps": "http://proxy"}, "proxies['htps'] is for no request: give 'https', 'http' or 'all', or 'no_proxy'"),
+        (
+            {"all": "socks5://proxy"},
+            "proxies['all'] is a SOCKS proxy, for which a library is missing: pip install pysocks",
+        ),
+    ],
+)
+def test_a_proxy_that_could_not_be_used_is_refused(
+    monkeypatch: pytest.MonkeyPatch, proxies: dict[str, str], told: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socks", None)  # as if it could not be imported
+
+    with pytest.raises(ConfigurationError) as refused:
+        DISClient(**WHERE, proxies=proxies)
+
+    assert str(refused.value) == told
+
+
+def test_proxies_may_be_for_a_host_or_for_nothing() -> None:
+    DISClient(**WHERE, proxies={"all://dis.example.com": "HTTP://proxy:3128", "https": "", "no_proxy": "here"}).close()
 
 
 def test_an_unknown_option_is_a_type_error() -> None:

@@ -1040,8 +1040,9 @@ def test_whoever_waits_for_an_answer_through_such_a_proxy_looks_around_meanwhile
     assert (reply.status, reply.body) == (200, BODY)
 
 
-def test_a_proxy_without_the_libraries_it_needs_sent_nothing(connect: Connect) -> None:
-    client = connect(BEYOND, proxies={"https": "socks5://user:word@127.0.0.1:1"})
+def test_a_proxy_without_the_libraries_it_needs_sent_nothing(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://user:word@127.0.0.1:1")
+    client = connect(BEYOND)
 
     error = failure_of(client)
 
