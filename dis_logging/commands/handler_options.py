@@ -122,9 +122,9 @@ def find_handler(arguments: argparse.Namespace) -> HandlerOptions:
     return first
 
 
-def how_to_give(missing: MissingOptionError) -> str:
-    """Returns what to do about a missing option for who runs a command, which takes few of them as arguments."""
-    where = _ARGUMENTS.get(missing.option)
+def how_to_give(missing: MissingOptionError, arguments: Mapping[str, str] = _ARGUMENTS) -> str:
+    """Returns what to do about a missing option for who runs a command, which takes few of them as *arguments*."""
+    where = arguments.get(missing.option)
     argument = f"give {where}, or " if where else ""
     return f"{missing.option} is missing: {argument}set {' or '.join(missing.variables)}"
 

@@ -20,8 +20,10 @@ from contextlib import contextmanager
 
 from dis_logging.commands.console import Console, size
 from dis_logging.commands.exits import DONE, EPILOG, FAILED, INTERRUPTED, WRONG_USAGE
+from dis_logging.commands.handler_options import how_to_give
 from dis_logging.commands.lines import STDIN, Feeder, Input, Interruption, text_of_argument
 from dis_logging.commands.undelivered import Undelivered
+from dis_logging.errors import ConfigurationError, MissingOptionError
 from dis_logging.handler import DISHandler
 from dis_logging.pipeline.buffer import OverflowPolicy
 from dis_logging.pipeline.stats import HandlerStats
@@ -115,12 +117,16 @@ def run(arguments: argparse.Namespace) -> int:
         except FileExistsError:
             mistake = f"--failed: {arguments.failed!r} exists already; name a new file, or remove it"
         except OSError as error:
-            mistake = f"--failed: {error}"
+            mistake = f"--failed: cannot make {arguments.failed!r}: {error.strerror or error}"
     if mistake:
         console.say(f"{mistake}. Nothing was sent")
         return WRONG_USAGE
     with undelivered:
-        return _Shipment(arguments, inputs, undelivered, console).ship()
+        try:
+            shipment = _Shipment(arguments, inputs, undelivered, console)
+        except MissingOptionError as error:
+            raise ConfigurationError(how_to_give(error, {"stream_name": "--stream"})) from None
+        return shipment.ship()
 
 
 def _mistake(inputs: Sequence[Input], failed: str | None) -> str:

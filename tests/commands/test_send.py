@@ -389,7 +389,7 @@ def test_a_long_line_that_is_interrupted_stays_in_its_file(start: Start, dis: DI
         (["input", "--failed", "input"], "--failed: 'input' exists already"),
         (["input", "--failed", "./link"], "--failed: './link' exists already"),
         (["new", "--failed", "new"], "cannot read new: No such file or directory"),
-        (["input", "--failed", "missing/new"], "--failed: [Errno 2] No such file or directory"),
+        (["input", "--failed", "missing/new"], "--failed: cannot make 'missing/new': No such file or directory"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_sent(
@@ -498,3 +498,11 @@ def test_resend_command_survives_odd_names(start: Start, dis: DISEmulator, tmp_p
     assert (code, stored(dis)) == (0, [b"a line"])
     assert dis.records(STREAM)[0].partition_key == name
     assert shlex.split(command)[-1] == "./-un delivered"
+
+
+def test_a_stream_that_is_missing_is_told_with_the_argument(account: dict[str, str], start: Start) -> None:
+    del account["DIS_LOGGING_STREAM_NAME"]
+
+    code, errors = start().end(b"a line\n")
+
+    assert (code, errors) == (2, "dis-logging: stream_name is missing: give --stream, or set DIS_LOGGING_STREAM_NAME\n")
