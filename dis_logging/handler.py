@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from dis_logging import options
@@ -49,6 +49,8 @@ _UNNAMED = r"%[#0+ -]*\d*(?:\.\d+)?[sra]"
 # A formatter that logs to its own logger calls itself through us; the third record within another one is formatted
 # without it, which ends the recursion and still leaves room for a signal handler that interrupts formatting.
 _MAX_FORMATTING_DEPTH = 2
+# What an entry tells of a record.
+_TOLD = ("name", "levelno", "created", "pathname", "lineno", "funcName", "threadName", "process", "dis_trail")
 # What a formatter leaves behind on a record.
 _TRACES = ("message", "asctime", "exc_text")
 
@@ -256,7 +258,7 @@ class DISHandler(logging.Handler):
     def _handle_nested(self, record: logging.LogRecord, ident: int) -> bool | logging.LogRecord:
         """Handles a record that came up while its thread was busy with another one, or with delivering."""
         state = inside.get(ident, FORMATTING)
-        if state.refuses(record.name):
+        if state.refuses(_text_of(_attribute_of(record, "name"))):
             return False
         inside[ident] = state._replace(depth=state.depth + 1)
         plain = state.depth >= _MAX_FORMATTING_DEPTH
@@ -292,16 +294,21 @@ class DISHandler(logging.Handler):
             data = text.encode("utf-8", "backslashreplace")
         except AttributeError:
             data = self._bytes_of(record, text)
-        name, levelno = record.name, record.levelno
+        try:
+            name, levelno = record.name, record.levelno
+            created, pathname, lineno = record.created, record.pathname, record.lineno
+            function, thread_name, process = record.funcName, record.threadName, record.process
+            passed = record.dis_trail if hasattr(record, "dis_trail") else None
+        except Exception:  # a class of records that lacks some
+            name, levelno, created, pathname, lineno, function, thread_name, process, passed = _attributes_of(record)
         if name.__class__ is not str or levelno.__class__ is not int:
             # makeLogRecord leaves both None unless told otherwise, which would stop the sender later.
             name, levelno = _text_of(name), _level_of(levelno)
         pipeline = self._pipeline
-        if getattr(record, "process", None) != pipeline.pid:  # perhaps only the record is of another process
+        if process != pipeline.pid:  # perhaps only the record is of another process
             pipeline.notice_fork()
-        if hasattr(record, "dis_trail"):
-            passed = record.dis_trail
-            trail += passed if isinstance(passed, tuple) else ()
+        if passed is not None and isinstance(passed, tuple):
+            trail += passed
         key, routing = (name, None) if self._by_name or plain else self._place(record, name)
         entry: Entry = (
             data,
@@ -310,11 +317,11 @@ class DISHandler(logging.Handler):
             pipeline.ledger.epoch,
             name,
             levelno,
-            record.created,
-            record.pathname,
-            record.lineno,
-            record.funcName,
-            record.threadName,
+            created,
+            pathname,
+            lineno,
+            function,
+            thread_name,
             trail,
         )
         if len(data) > _MAX_PLAIN_BYTES and (size := self._size_of(data)) > MAX_RECORD_BYTES:
@@ -536,8 +543,21 @@ def _level_of(levelno: object) -> int:
 
 def _rescued_text(record: logging.LogRecord, error: Exception) -> str:
     """Returns what can be said of a record that cannot be formatted, so that it costs at most its arguments."""
-    message = _text_of(record.msg)
+    message = _text_of(_attribute_of(record, "msg"))
     return f"{message} [dis_logging: not formatted, {type(error).__name__}: {escape(_text_of(error), 200)}]"
+
+
+def _attributes_of(record: logging.LogRecord) -> Iterator[Any]:
+    """Yields of a record what an entry tells about it, None for what the record lacks."""
+    for name in _TOLD:
+        yield _attribute_of(record, name)
+
+
+def _attribute_of(record: logging.LogRecord, name: str) -> Any:
+    try:
+        return getattr(record, name)
+    except Exception:
+        return None
 
 
 def _text_of(thing: object) -> str:

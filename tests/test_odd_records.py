@@ -121,17 +121,42 @@ def test_an_odd_record_is_delivered(
     assert not fallback.records
 
 
-def test_a_record_that_says_nothing_of_its_process_is_delivered(
-    dis: DISEmulator, make: Callable[..., DISHandler]
+@pytest.mark.parametrize("lacking", sorted({*vars(logging.makeLogRecord({})), "everything"}))
+def test_a_record_that_lacks_something_is_delivered(
+    dis: DISEmulator, make: Callable[..., DISHandler], lacking: str
 ) -> None:
     handler = make()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "noon"))
     record = logging.makeLogRecord({"name": "web", "levelno": logging.INFO, "msg": "odd"})
-    del record.process
+    for name in list(vars(record)) if lacking == "everything" else [lacking]:
+        delattr(record, name)
+
+    for _ in range(3):  # of the second one on the formatter is known
+        handler.handle(record)
+    handler.close()
+
+    assert dis.record_count(STREAM) == 3 == handler.stats().delivered
+
+
+def test_a_record_that_can_be_asked_for_nothing_is_delivered(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
+    class Closed(logging.LogRecord):
+        is_closed = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if Closed.is_closed and name not in ("__class__", "levelno"):
+                raise LookupError("nothing to be had")
+            return super().__getattribute__(name)
+
+    handler = make()
+    record = Closed("web", logging.INFO, "path", 1, "odd", (), None)
+    Closed.is_closed = True
 
     handler.handle(record)
     handler.close()
 
-    assert [record.text for record in dis.records(STREAM)] == ["odd"]
+    assert [record.text for record in dis.records(STREAM)] == [
+        "None [dis_logging: not formatted, LookupError: nothing to be had]"
+    ]
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
