@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, ParamSpec, TypeVar
@@ -87,6 +88,28 @@ def _unknown_option(name: str, known: Sequence[str]) -> TypeError:
 def shown(value: object) -> str:
     """Returns *value* as an error message may show it: on one line, not endlessly long."""
     return escape(repr(value), 120)
+
+
+def reason(error: BaseException) -> str:
+    """
+    Returns what can be told of an error that a configuration has led to: that may hold secrets, and so may the error's text.
+    """
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{kind}: {error.strerror}" + (f": {shown(error.filename)}" if error.filename else "")
+    missing = error if isinstance(error, ImportError) else error.__cause__
+    if isinstance(missing, ImportError):
+        return escape(str(missing), 200)
+    if isinstance(error, KeyError) and error.args == ("class",):
+        return "it has no class"
+    told = re.search(_ARGUMENTS if isinstance(error, TypeError) else _TEXTS_OF_LOGGING, str(error))
+    return f"{kind}: {escape(told[0], 200)}" if told else kind
+
+
+# What Python says of arguments that do not fit; it names them, but does not show their values.
+_ARGUMENTS = r"unexpected keyword argument '\w+'|missing (?:a|\d+) required .*arguments?: [\w', ]+"
+# What logging says of references, levels and formats.
+_TEXTS_OF_LOGGING = r"^(?:Unable to (?:set (?:formatter|target handler)|add filter) '|Unknown level: '|Invalid format '|Style must be ).{0,100}"
 
 
 def seconds(name: str, value: Any, *, low: float = 0.0, exclusive: bool = False, high: float = 86_400.0) -> float:

@@ -36,6 +36,7 @@ def load_logging_config(source: str) -> Mapping[str, Any]:
     suffix = path.suffix.lower()
     if suffix in _READERS:
         document = _READERS[suffix](_text_of(path), source)
+        _import_from(Path.cwd())  # it may name the user's own classes
     elif suffix == ".py" and path.name != suffix:
         document = _settings(*_place_of(path), source)
     elif _MODULE_NAME.fullmatch(source) and not path.is_file() and suffix not in _OTHER_FORMATS:
@@ -102,7 +103,13 @@ def _place_of(path: Path) -> tuple[str, Path]:
     return ".".join(names), directory
 
 
+def _import_from(directory: Path) -> None:
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+
+
 def _settings(name: str, directory: Path, source: str) -> Any:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", name)  # Django's filters and handlers ask for them
     module = _import(name, directory, source)
     try:
         return module.LOGGING
@@ -111,7 +118,7 @@ def _settings(name: str, directory: Path, source: str) -> Any:
 
 
 def _import(name: str, directory: Path, source: str) -> ModuleType:
-    sys.path.insert(0, str(directory))
+    _import_from(directory)
     try:
         with redirect_stdout(sys.stderr):  # what the module prints is not our data
             return importlib.import_module(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import sys
 import time
 import weakref
@@ -546,24 +545,6 @@ def _built(value: Any) -> logging.Handler | None:
     return value if isinstance(value, logging.Handler) else None
 
 
-def _told(error: Exception) -> str:
-    """Returns what can be told of an error: the configuration may hold secrets, and so may the error's text."""
-    kind = type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        return f"{kind}: {error.strerror}" + (f": {options.shown(error.filename)}" if error.filename else "")
-    if isinstance(error.__cause__, ImportError):
-        return "it cannot be imported"
-    if isinstance(error, KeyError) and error.args == ("class",):
-        return "it has no class"
-    told = re.search(_ARGUMENT_NAMES if isinstance(error, TypeError) else _REFERENCES, str(error))
-    return f"{kind}: {told[0]}" if told else kind
-
-
-# What Python says of arguments that do not fit; it names them, but does not show their values.
-_REFERENCES = r"^(?:Unable to (?:set (?:formatter|target handler)|add filter) '|Unknown level: ').{0,100}"
-_ARGUMENT_NAMES = r"unexpected keyword argument '\w+'|missing \d+ required .* arguments?: [\w', ]+"
-
-
 def _build(option: Mapping[str, Any]) -> FallbackLookup:
     from logging.config import DictConfigurator  # pulls in socketserver, and few users need it
 
@@ -573,7 +554,7 @@ def _build(option: Mapping[str, Any]) -> FallbackLookup:
     except Exception as error:
         kind = option.get("class") or option.get("()")
         raise ConfigurationError(
-            f"fallback: {options.shown(kind) if isinstance(kind, str) else 'the handler'} cannot be made ({_told(error)})"
+            f"fallback: {options.shown(kind) if isinstance(kind, str) else 'the handler'} cannot be made ({options.reason(error)})"
         ) from None
     if not isinstance(handler, logging.Handler):
         raise ConfigurationError(f"fallback: its configuration makes a {type(handler).__name__}, not a handler")

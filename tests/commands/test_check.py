@@ -345,6 +345,27 @@ def test_what_dictconfig_would_refuse_is_told_and_the_way_is_tried_all_the_same(
     assert "ok" in result.line("stream")
 
 
+def test_classes_next_to_the_configuration_are_found(
+    check: Check, dis: DISEmulator, write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the program finds them that is run there."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "formatters_of_mine.py").write_text("import logging\nclass Line(logging.Formatter): ...\n")
+    path = write(
+        {**dis.handler_options(STREAM), "formatter": "line"}, formatters={"line": {"()": "formatters_of_mine.Line"}}
+    )
+
+    elsewhere = check("--config", path)
+    monkeypatch.chdir(tmp_path)
+
+    assert elsewhere.code == 2
+    told = (
+        "formatter 'line' cannot be made: No module named 'formatters_of_mine'; run it in the directory that holds it"
+    )
+    assert told in elsewhere.err
+    assert check("--config", path).code == 0
+
+
 def test_a_level_that_only_the_program_knows_is_a_warning(
     check: Check, dis: DISEmulator, write: Callable[..., str]
 ) -> None:

@@ -39,11 +39,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "loggers in a list": ({"loggers": ["web"]}, "loggers must be a mapping"),
     "format of another style": (
         {"formatters": {"line": {"format": "{message}"}}},
-        "formatter 'line' cannot be made: Invalid format '{message}' for '%' style",
+        "formatter 'line' cannot be made: ValueError: Invalid format '{message}' for '%' style",
     ),
     "unknown style": (
         {"formatters": {"line": {"format": "x", "style": "!"}}},
-        "formatter 'line' cannot be made: Style must be one of: %,{,$",
+        "formatter 'line' cannot be made: ValueError: Style must be one of: %,{,$",
     ),
     "library that is missing": (
         {"formatters": {"line": {"()": "no_such_library.Formatter"}}},
@@ -72,7 +72,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no class": ({"handlers": {"null": {}}}, "handler 'null' has no class"),
     "class that is not there": (
         {"handlers": {"null": {"class": "logging.NoHandler"}}},
-        "handler 'null' has a class that cannot be imported: logging.NoHandler",
+        "handler 'null' has a class that cannot be imported: 'logging.NoHandler' (No module named 'logging.NoHandler')",
     ),
     "handler without options": ({"handlers": {"null": None}}, "handler 'null' must be a mapping"),
     "file in no directory": (
@@ -94,7 +94,27 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "misspelt name of our class": (
         {"handlers": {"dis": {**DIS, "class": "dis_logging.DisHandler"}}},
-        "handler 'dis' has a class that cannot be imported: dis_logging.DisHandler",
+        "handler 'dis' has a class that cannot be imported: 'dis_logging.DisHandler' (No module named 'dis_logging.DisHandler')",
+    ),
+    "misspelt argument": (
+        {"handlers": {"null": {"class": "logging.StreamHandler", "strem": "SECRET"}}},
+        "handler 'null' has options that do not fit its class: got an unexpected keyword argument 'strem'",
+    ),
+    "argument that is missing": (
+        {"handlers": {"null": {"class": "logging.FileHandler"}}},
+        "handler 'null' has options that do not fit its class: missing a required argument: 'filename'",
+    ),
+    "level in quotes": (
+        {"handlers": {"null": {**NULL, "level": "10"}}},
+        "handler 'null' has the level '10', which logging does not know: a number has no quotes",
+    ),
+    "reference in a list": (
+        {"root": {"handlers": ["cfg://handlers.null"]}},
+        "root has the handler 'cfg://handlers.null', which the configuration lacks",
+    ),
+    "formatter that ends the program": (
+        {"formatters": {"line": {"()": "sys.exit"}, "web": {}}},
+        "formatter 'line' cannot be made: SystemExit",
     ),
     "undefined filter of a logger": (
         {"loggers": {"web": {"filters": ["shop"]}}},
@@ -109,7 +129,7 @@ for config in json.load(sys.stdin):
     try:
         logging.config.dictConfig(config)
         print("taken")
-    except Exception:
+    except (Exception, SystemExit):
         print("refused")
 """
 
@@ -121,6 +141,13 @@ def changed(change: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_good_configuration_has_no_mistake() -> None:
     assert list(mistakes_in(GOOD)) == []
+    changes: list[dict[str, Any]] = [
+        {"formatters": []},
+        {"root": None},
+        {"loggers": {"web": {"handlers": "cfg://root.handlers"}}},
+    ]
+    for change in changes:
+        assert list(mistakes_in({**GOOD, "handlers": dict.fromkeys(GOOD["handlers"], NULL), **change})) == []
     assert list(mistakes_in({"version": 1, "incremental": True, "handlers": {"null": {"level": "INFO"}}})) == []
 
 
@@ -156,6 +183,13 @@ def test_a_directory_that_the_program_may_make_is_no_certain_mistake() -> None:
 
     text = "the fallback of handler 'dis' writes to a file in no-such-directory, which is no directory"
     assert mistakes == [Mistake(text, is_certain=False)]
+
+
+def test_a_fallback_may_contain_itself() -> None:
+    dis = dict(DIS)
+    dis["fallback"] = dis
+
+    assert list(mistakes_in(changed({"handlers": {"dis": dis}}))) == []
 
 
 def test_a_level_that_the_program_may_add_is_no_certain_mistake() -> None:
