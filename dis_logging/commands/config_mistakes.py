@@ -66,8 +66,9 @@ class _Parts:
             yield from self._of_handler(f"handler {options.shown(name)}", section)
         for name, section in self._loggers.items():
             yield from self._of_logger(f"logger {options.shown(name)}", section)
-        if self._config.get("root"):
-            yield from self._of_logger("root", self._config["root"])
+        root = self._config.get("root")
+        if root and not isinstance(root, str):  # cfg:// means a logger
+            yield from self._of_logger("root", root)
 
     def _unmakable(self, part: str, make: Callable[[Any], object]) -> Iterator[Mistake]:
         for name in self._config.get(part) or {}:
@@ -130,6 +131,8 @@ class _Parts:
 
     def _of_level_and_filters(self, label: str, section: Mapping[str, Any]) -> Iterator[Mistake]:
         level = section.get("level")
+        if level is not None and not isinstance(level, int | str):
+            yield Mistake(f"{label} must have a level by name or number, not {options.shown(level)}")
         if isinstance(level, str) and "://" not in level and not _is_level(level):
             hint = (
                 f"; did you mean {level.upper()}?"

@@ -251,15 +251,15 @@ class _Configuration:
         others = (section for other, section in self._sections.items() if other != name)
         return any(_name_of(_mapping(section).get("fallback")) == name for section in others)
 
-    def _leads_to(self, reference: Any, name: str, seen: set[str], *, through_fallback: bool = True) -> bool:
+    def _leads_to(self, reference: Any, name: str, seen: set[str | int], *, through_fallback: bool = True) -> bool:
         """Returns whether what is given to the handler that *reference* means may arrive at the handler *name*."""
         target = _name_of(reference)
         if target == name:
             return True
-        if target is not None:
-            if target in seen:
-                return False
-            seen.add(target)
+        known_by = id(reference) if target is None else target  # a section may contain itself
+        if known_by in seen:
+            return False
+        seen.add(known_by)
         section = self._referred(reference)
         onward = [section.get("target"), *_list(section.get("handlers"))]  # of a MemoryHandler, of a QueueHandler
         if through_fallback and _is_dis_handler(section):

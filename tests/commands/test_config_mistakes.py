@@ -108,6 +108,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"handlers": {"null": {**NULL, "level": "10"}}},
         "handler 'null' has the level '10', which logging does not know: a number has no quotes",
     ),
+    "level that is neither": ({"root": {"level": 10.5}}, "root must have a level by name or number, not 10.5"),
     "reference in a list": (
         {"root": {"handlers": ["cfg://handlers.null"]}},
         "root has the handler 'cfg://handlers.null', which the configuration lacks",
@@ -144,6 +145,7 @@ def test_a_good_configuration_has_no_mistake() -> None:
     changes: list[dict[str, Any]] = [
         {"formatters": []},
         {"root": None},
+        {"root": "cfg://loggers.web"},
         {"loggers": {"web": {"handlers": "cfg://root.handlers"}}},
     ]
     for change in changes:

@@ -279,6 +279,13 @@ def test_a_fallback_that_leads_back_is_a_trap(read: Read, handlers: dict[str, An
     assert ["leads back to itself" in warning for warning in read(config(handlers)).warnings] == [True]
 
 
+def test_a_section_that_contains_itself_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "logging.yaml"
+    path.write_text("handlers:\n  dis: &dis {class: dis_logging.DISHandler, stream_name: app-logs, fallback: *dis}\n")
+
+    assert find_handler(parse("--config", str(path))).stream_name == "app-logs"
+
+
 @pytest.mark.parametrize(
     "handlers",
     [
