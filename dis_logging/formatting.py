@@ -31,6 +31,7 @@ _CLASS_VARIABLES = {"converter", "default_time_format", "default_msec_format"} |
 # Compiled when they are first used, as the import of the package is to be quick.
 _TEMPLATE = r"(?:[^%]|%%|%\(\w+\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])*"
 _FIELD_OR_PERCENT_SIGN = r"%%|%\((\w+)\)"
+_LONE_FIELD = r"%[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]"
 _MESSAGE_OR_PERCENT_SIGN = r"%%|%\(message\)s"
 _TIME_OR_PERCENT_SIGN = r"%%|%\(asctime\)s"
 _DATE_AND_MILLISECONDS = "[^%]*%s[^%]*%03d[^%]*"
@@ -167,7 +168,7 @@ class _Known:
             return
         parts = _Template(head), _Template(tail) if tail else None
         # A field that stands alone may come out as some class of text that has its own ways when another is added to it.
-        if not any(part is not None and part.text == "%s" for part in parts):
+        if not any(part is not None and re.fullmatch(_LONE_FIELD, part.text) for part in parts):
             self.head, self.tail = parts
 
 

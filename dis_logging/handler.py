@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from typing import Any, NoReturn
 
 from dis_logging import options
@@ -404,7 +405,7 @@ class DISHandler(logging.Handler):
         """
         started = time.monotonic()
         if timeout is not None:
-            if not isinstance(timeout, int | float) or math.isnan(timeout):
+            if not isinstance(timeout, Real) or math.isnan(timeout):
                 raise TypeError(f"timeout must be a number of seconds, not {options.shown(timeout)}")
             return self._pipeline.flush(started + max(0.0, timeout))
         if not is_logging_shutting_down():

@@ -179,6 +179,8 @@ def test_a_text_is_the_formatters(
         ("%(args)s %(message)s", None, "%s,%03d"),
         ("%(thread)s%(message)s", None, "%s,%03d"),
         ("%(message)s%(thread)s", None, "%s,%03d"),
+        ("%(message)s%(thread).80s", None, "%s,%03d"),
+        ("%(thread)-2s%(message)s", None, "%s,%03d"),
     ],
 )
 @pytest.mark.parametrize("time_format", ["%H:%M:%S", "%H %%03d %%s"])

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -700,6 +701,7 @@ def test_flush_refuses_what_is_no_number(handler: DISHandler, timeout: Any) -> N
         handler.flush(timeout)
 
     assert handler.flush(float("inf"))
+    assert handler.flush(Fraction(1, 2))  # type: ignore[arg-type] # it will do
 
 
 def test_flush_tells_when_it_did_not_succeed(logger: logging.Logger, fallback: RememberingHandler) -> None:

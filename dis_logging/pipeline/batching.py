@@ -16,8 +16,6 @@ from dis_logging.pipeline.entry import DATA, KEY, ROUTING, Entry, data_of, key_o
 # What the stream's name and the list's brackets add to a body, generously.
 _BODY_MARGIN = 1024
 _NOWHERE = object()
-# How often a repair that is interrupted again and again is tried. Made here, as Ctrl-C might come upon the call.
-_TRIALS = range(10)
 # So many entries are looked at together where each of them would take as long as all.
 _CHUNK = 200
 
@@ -59,15 +57,14 @@ def take_batch(
     batch = [] if batch is None else batch
     cut = _AggregatedCut(limits, batch) if limits.aggregate_bytes else _Cut(limits, batch)
     try:
-        if _take_parked(cut, buffer, busy, admits):
-            _take_queued(cut, buffer, busy, admits)
+        try:
+            if _take_parked(cut, buffer, busy, admits):
+                _take_queued(cut, buffer, busy, admits)
+        except BaseException:
+            _repair(cut, buffer)
+            raise
     except BaseException:
-        for _ in _TRIALS:
-            try:
-                _repair(cut, buffer)
-                break
-            except BaseException:  # noqa: S112 - a second Ctrl-C
-                continue
+        _repair(cut, buffer)  # unless it has come so far; a second signal may come as the first one is minded
         raise
     return batch
 

@@ -235,7 +235,6 @@ class Delivery:
             in_background: not after `end_background`.
         """
         attempt = _Attempt()
-        interrupt: BaseException | None = None
         try:
             if self._claim(attempt, in_background):
                 self._more()
@@ -245,21 +244,30 @@ class Delivery:
             if not batch.abandoned:
                 self._send(attempt, batch, part, deadline)
         finally:
-            for _ in _TRIALS:
-                if attempt.batch is None or attempt.is_over:
-                    break
-                try:
-                    self._settle(attempt, attempt.batch)
-                except BaseException as error:  # Ctrl-C, or a defect; what it came upon must be brought to an end
-                    interrupt = error
-            else:
-                self._let_go(attempt)
-            if interrupt is not None:
-                try:
-                    raise interrupt
-                finally:
-                    interrupt = None  # else its traceback and this frame would keep each other alive
+            try:
+                self._bring_to_an_end(attempt)
+            except BaseException:
+                self._bring_to_an_end(attempt)  # unless it has come so far; a second signal may come between two trials
+                raise
         return True
+
+    def _bring_to_an_end(self, attempt: _Attempt) -> None:
+        """Settles *attempt*, whatever comes in between, which is raised afterwards."""
+        interrupt: BaseException | None = None
+        for _ in _TRIALS:
+            if attempt.batch is None or attempt.is_over:
+                break
+            try:
+                self._settle(attempt, attempt.batch)
+            except BaseException as error:  # Ctrl-C, or a defect; what it came upon must be brought to an end
+                interrupt = error
+        else:
+            self._let_go(attempt)
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                interrupt = None  # else its traceback and this frame would keep each other alive
 
     @property
     def is_in_trouble(self) -> bool:
@@ -443,19 +451,26 @@ class Delivery:
         entries: list[Entry] = []
         is_known = False
         try:
-            take(entries)
-            if not entries:
-                return None
-            batch = _Batch(entries, self._policy.begin())
-            batches, busy_keys, new = self._batches, self._busy_keys, [batch]
-            batches += new
-            busy_keys |= batch.keys
-            is_known = True
-            return batch
-        except BaseException:
-            if entries and not is_known:
-                self._orphans.append(entries)
-            raise
+            try:
+                take(entries)
+                if not entries:
+                    return None
+                batch = _Batch(entries, self._policy.begin())
+                batches, busy_keys, new = self._batches, self._busy_keys, [batch]
+                batches += new
+                busy_keys |= batch.keys
+                is_known = True
+                return batch
+            finally:
+                if not is_known:
+                    self._leave_behind(entries)
+        finally:  # a second signal may come as the first one is minded
+            if not is_known:
+                self._leave_behind(entries)
+
+    def _leave_behind(self, entries: list[Entry]) -> None:
+        if entries and not any(orphans is entries for orphans in self._orphans):
+            self._orphans.append(entries)
 
     def _adopt_orphans(self) -> None:
         while self._orphans:

@@ -387,9 +387,9 @@ def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("proxies", "told"),
     [
-        ({"https": "proxy:3128"}, "proxies['https'] must be a URL such as http://proxy:3128"),
+        ({"https": "proxy:port"}, "proxies['https'] must be a URL such as http://proxy:3128"),
         ({"https": "ftp://proxy"}, "proxies['https'] must be a URL such as http://proxy:3128"),
-        ({"htps": "http://proxy"}, "proxies['htps'] is for no request: give 'https', 'http' or 'all', or 'no_proxy'"),
+        ({"htps": "http://proxy"}, "proxies['htps'] is for no request; did you mean https?"),
         (
             {"all": "socks5://proxy"},
             "proxies['all'] is a SOCKS proxy, for which a library is missing: pip install pysocks",
@@ -408,7 +408,17 @@ def test_a_proxy_that_could_not_be_used_is_refused(
 
 
 def test_proxies_may_be_for_a_host_or_for_nothing() -> None:
-    DISClient(**WHERE, proxies={"all://dis.example.com": "HTTP://proxy:3128", "https": "", "no_proxy": "here"}).close()
+    """As `urllib.request.getproxies` may give them."""
+    proxies = {"all://dis.example.com": "HTTP://proxy:3128", "https": "", "no_proxy": "here", "no": "there", "ftp": "x"}
+    DISClient(**WHERE, proxies=proxies).close()
+
+
+def test_a_proxy_needs_no_scheme(proxy: RawServer) -> None:
+    proxies = {"http": f"localhost:{proxy.port}"}
+    with DISClient(endpoint=ELSEWHERE, allow_http=True, proxies=proxies, **WHERE) as client:
+        client.put_records(STREAM, [ENTRY])
+
+    assert len(proxy.heads) == 1
 
 
 def test_an_unknown_option_is_a_type_error() -> None:
