@@ -453,7 +453,8 @@ def _translate(error: BaseException, handled: BaseException | None) -> BaseExcep
     from_system = (link for link in reversed(chain) if isinstance(link, OSError))
     from_system = (link for link in from_system if not isinstance(link, requests.RequestException))
     from_http = next((link for link in chain if isinstance(link, http.client.HTTPException)), chain[-1])
-    reason = next(map(_reason, from_system), type(from_http).__name__)
+    kind = type(from_http).__name__
+    reason = next(map(_reason, from_system), f"{kind} ({_PROXY_TO_MEND})" if kind in _OF_PROXIES else kind)
     if not _attempt().sent:
         return NotSentError(f"no connection to DIS: {reason}")
     if any(isinstance(link, TimeoutError | urllib3.exceptions.TimeoutError) for link in chain):
@@ -463,6 +464,9 @@ def _translate(error: BaseException, handled: BaseException | None) -> BaseExcep
     return ProtocolError(f"the answer is not valid HTTP: {reason}")
 
 
+# What requests and urllib3 raise for the URL of a proxy that they cannot use, or lack a library for, as with SOCKS.
+_OF_PROXIES = frozenset({"InvalidProxyURL", "InvalidSchema", "LocationParseError", "ProxySchemeUnknown"})
+_PROXY_TO_MEND = "the proxy of HTTPS_PROXY, or of the option proxies, cannot be used"
 _TUNNEL_REFUSED = r"Tunnel connection failed: (?P<status>[1-5]\d\d)"
 
 

@@ -218,7 +218,7 @@ def _shown_option(name: str, value: Any) -> str:
     if name in _SECRETS:
         return _MASK
     if name == "proxies" and isinstance(value, Mapping):
-        return ", ".join(f"{scheme}: {_without_password(str(url))}" for scheme, url in value.items())
+        return ", ".join(f"{scheme}: {without_secrets(str(url))}" for scheme, url in value.items())
     if name == "credentials":
         return value if isinstance(value, str) else type(value).__name__
     if name == "fallback" and isinstance(value, Mapping):
@@ -226,9 +226,15 @@ def _shown_option(name: str, value: Any) -> str:
     return escape(value, 120) if isinstance(value, str) else options.shown(value)
 
 
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
-    return escape(f"{scheme}{separator}{rest.rpartition('@')[2]}", 120)
+def without_secrets(url: str) -> str:
+    """Returns scheme, host and port: a user and a password stand before them, and another secret may follow."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # of the port, which may be part of a password
+        return _MASK
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return escape(f"{parts.scheme}://{host}{port}", 120)
 
 
 def _region_mismatch(client: DISClient) -> str:
@@ -331,7 +337,7 @@ class _Walk:
             yield "record", lambda: Finding(Status.SKIPPED, "--write stores a test record and reads it back")
 
     def _through_proxy(self) -> Finding:
-        return Finding(Status.SKIPPED, f"requests go through the proxy {_without_password(self._route.proxy or '')}")
+        return Finding(Status.SKIPPED, f"requests go through the proxy {without_secrets(self._route.proxy or '')}")
 
     def _dns(self) -> Finding:
         self._addresses = probes.look_up(self._host, self._port, self._timeout)

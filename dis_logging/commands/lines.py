@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -54,9 +55,9 @@ class Input:
         # Not by opening it, which a named pipe would notice.
         found = os.stat(self.path)
         if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(f"Is a directory: {self.path!r}")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not os.access(self.path, os.R_OK):
-            raise PermissionError(f"Permission denied: {self.path!r}")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return found
 
     @contextmanager

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 from dis_logging.commands.console import Console, size
 from dis_logging.commands.exits import DONE, EPILOG, FAILED, INTERRUPTED, WRONG_USAGE
@@ -162,6 +163,7 @@ class _Shipment:
         self._inputs = inputs
         self._undelivered = undelivered
         self._console = console
+        self._named: set[str] = set()  # files of further commands
         console.total = _total(inputs)
         self._interruption = Interruption()
         self._handler = DISHandler(
@@ -255,30 +257,44 @@ class _Shipment:
         if elsewhere:
             self._console.say(f"{elsewhere} of the failed lines did not go to {path}, they are on stderr")
         if failed > elsewhere:
-            self._console.say(f"to send the failed lines again: {self._command(f'{path}.again')} {_quoted_path(path)}")
+            again = self._command(self._free_name("again"), self._inputs[0].key)
+            self._console.say(f"to send the failed lines again: {again} {_quoted_path(path)}")
 
     def _tell_how_to_go_on(self) -> None:
-        failed = self._undelivered.path and f"{self._undelivered.path}.rest"
         for source in self._inputs:
-            if source.is_read or source.is_stdin or source.error is not None:
+            if source.is_read or source.error is not None:
                 continue
+            if source.is_stdin:
+                self._console.say(f"stdin was read up to line {source.lines}; what followed that was not sent")
+                continue
+            command = self._command(self._free_name("rest"), source.key)
+            path = _quoted_path(source.path)
             if source.lines:
-                self._console.say(
-                    f"{source} was read up to line {source.lines}; to go on: "
-                    f"tail -n +{source.lines + 1} {_quoted_path(source.path)} | {self._command(failed, source.key)}"
-                )
+                go_on = f"tail -n +{source.lines + 1} {path} | {command}"
+                self._console.say(f"{source} was read up to line {source.lines}; to go on: {go_on}")
             else:
-                self._console.say(f"{source} was not read")
+                self._console.say(f"{source} was not read; to send it: {command} {path}")
 
-    def _command(self, failed: str | None, key: str | None = None) -> str:
-        """Returns the command that sends with the same stream and key."""
+    def _command(self, failed: str | None, key: str) -> str:
+        """Returns the command that sends to the same stream as patiently."""
         words = ["dis-logging", "send"]
         if self._arguments.stream is not None:
-            words += ["--stream", self._arguments.stream]
-        words.append(f"--key={self._inputs[0].key if key is None else key}")
+            words.append(f"--stream={self._arguments.stream}")
+        words.append(f"--key={key}")
+        if self._arguments.timeout != _DEFAULT_TIMEOUT:
+            words.append(f"--timeout={self._arguments.timeout:g}")
         if failed is not None:
-            words += [f"--failed={failed}"]
+            words.append(f"--failed={failed}")
         return shlex.join(words)
+
+    def _free_name(self, ending: str) -> str | None:
+        """Returns a name for the file of a further command that no file has, and none of the other commands makes."""
+        if self._undelivered.path is None:
+            return None
+        names = (f"{self._undelivered.path}.{ending}{number or ''}" for number in count())
+        name = next(name for name in names if name not in self._named and not os.path.lexists(name))
+        self._named.add(name)
+        return name
 
 
 class _Untouched(logging.Formatter):

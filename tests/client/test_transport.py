@@ -1040,11 +1040,19 @@ def test_whoever_waits_for_an_answer_through_such_a_proxy_looks_around_meanwhile
     assert (reply.status, reply.body) == (200, BODY)
 
 
-def test_a_proxy_without_the_libraries_it_needs_sent_nothing(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "socks5://user:word@127.0.0.1:1")
+@pytest.mark.parametrize(
+    "proxy",
+    ["socks5://user:word@127.0.0.1:1", "http://user:word@:99999", "ftp://user:word@host", "http://"],
+    ids=["library that is missing", "port", "scheme", "nothing"],
+)
+def test_a_proxy_that_cannot_be_used_is_told_and_sent_nothing(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
     client = connect(BEYOND)
 
     error = failure_of(client)
 
     assert type(error) is NotSentError
+    assert "(the proxy of HTTPS_PROXY, or of the option proxies, cannot be used)" in str(error)
     assert "word" not in str(error)

@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from dis_logging.cli import main
+from dis_logging.commands.check import without_secrets
 from dis_logging.emulator import DISEmulator
 from dis_logging.emulator.app import Operation
 from dis_logging.emulator.faults import Hang, Refuse, RefuseEntries, Reply
@@ -520,6 +521,20 @@ def test_through_a_proxy_the_direct_steps_are_skipped(
     assert [result.steps[step] for step in ("dns", "tcp", "tls")] == ["skip"] * 3
     assert f"through the proxy http://127.0.0.1:{dis.port}" in result.line("dns")
     assert result.steps["clock"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:word@proxy:3128", "http://proxy:3128"),
+        ("http://proxy:3128/word?token=word#word", "http://proxy:3128"),
+        ("socks5h://user:word@[::1]:1080/", "socks5h://[::1]:1080"),
+        ("http://user:wo/word@proxy", "********"),
+        ("http://proxy", "http://proxy"),
+    ],
+)
+def test_of_a_proxy_only_the_host_is_shown(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
 
 
 def test_a_proxy_that_is_away_ends_the_way(check: Check, dis: DISEmulator, write: Callable[..., str]) -> None:

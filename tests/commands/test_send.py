@@ -304,7 +304,7 @@ def test_an_interrupted_file_can_be_finished_without_loss_or_double(
     assert f"{1500 + len(failed)} lines read" in errors
     assert 1500 + len(failed) < 9_000
 
-    assert "--failed=undelivered.rest" in told_command(errors, "; to go on: ")
+    assert "--timeout=1 --failed=undelivered.rest" in told_command(errors, "; to go on: ")
     for about in ("to send the failed lines again: ", "; to go on: "):
         code, _ = start("-c", told_command(errors, about), command=("bash",)).end()
         assert code == 0
@@ -361,6 +361,23 @@ def test_all_that_was_read_of_a_file_is_delivered_though_interrupted(
     assert 5_000 < dis.record_count(STREAM) < 50_000
     assert stored(dis) == lines[: dis.record_count(STREAM)]
     assert f"{dis.record_count(STREAM)} lines read" in errors
+
+
+def test_what_was_not_read_is_told_with_files_that_do_not_exist(start: Start, dis: DISEmulator, tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(b"line\n" * 100_000)
+    (tmp_path / "second").write_bytes(b"last\n")
+    (tmp_path / "failed.rest").touch()
+    with dis.rule(Refuse(400, "DIS.4303"), where=lambda request: request.number > 1):
+        running = start("--stream=app-logs", "--timeout=0.5", "--key=k", "--failed=failed", "first", "second")
+        assert dis.wait_for(lambda dis: len(dis.requests) > 1)
+        running.process.send_signal(signal.SIGINT)
+        code, errors = running.end()
+
+    assert code == 130
+    options = "--stream=app-logs --key=k --timeout=0.5"
+    assert told_command(errors, "; to go on: ").endswith(f"dis-logging send {options} --failed=failed.rest1")
+    assert told_command(errors, "; to send it: ") == f"dis-logging send {options} --failed=failed.rest2 second"
+    assert told_command(errors, "again: ") == f"dis-logging send {options} --failed=failed.again failed"
 
 
 def test_a_long_line_that_is_interrupted_stays_in_its_file(start: Start, dis: DISEmulator, tmp_path: Path) -> None:
