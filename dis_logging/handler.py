@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Real
 from typing import Any, NoReturn
 
 from dis_logging import options
@@ -52,8 +51,6 @@ _UNNAMED = r"%[#0+ -]*\d*(?:\.\d+)?[sra]"
 _MAX_FORMATTING_DEPTH = 2
 # What an entry tells of a record.
 _TOLD = ("name", "levelno", "created", "pathname", "lineno", "funcName", "threadName", "process", "dis_trail")
-# What a formatter leaves behind on a record.
-_TRACES = ("message", "asctime", "exc_text")
 
 #: What names a text of each record: a %-style template over its attributes, or a callable.
 RecordText = str | Callable[[logging.LogRecord], Any]
@@ -333,16 +330,21 @@ class DISHandler(logging.Handler):
 
     def _formatted(self, record: logging.LogRecord) -> str:
         """Returns what `format` makes of *record*, without the traces that it leaves there: other handlers should not see ours."""
-        attributes = record.__dict__
-        before = {name: attributes[name] for name in _TRACES if name in attributes}
+        # Not the __dict__ yet, as with one a formatter takes longer.
+        before = dict(vars(record)) if hasattr(record, "message") or hasattr(record, "asctime") else None
+        exc_text = record.exc_text
         try:
             return self.format(record)
         finally:
-            for name in _TRACES:
-                if name in before:
-                    attributes[name] = before[name]
-                else:
-                    attributes.pop(name, None)
+            attributes = record.__dict__
+            if "message" in attributes:
+                del attributes["message"]
+            if "asctime" in attributes:
+                del attributes["asctime"]
+            if attributes["exc_text"] is not exc_text:
+                attributes["exc_text"] = exc_text
+            if before is not None:  # another handler has been here
+                attributes.update((name, before[name]) for name in ("message", "asctime") if name in before)
 
     def _bytes_of(self, record: logging.LogRecord, formatted: object) -> bytes:
         """
@@ -405,7 +407,7 @@ class DISHandler(logging.Handler):
         """
         started = time.monotonic()
         if timeout is not None:
-            if not isinstance(timeout, Real) or math.isnan(timeout):
+            if not hasattr(timeout, "__float__") or math.isnan(timeout):
                 raise TypeError(f"timeout must be a number of seconds, not {options.shown(timeout)}")
             return self._pipeline.flush(started + max(0.0, timeout))
         if not is_logging_shutting_down():

@@ -156,21 +156,20 @@ def _take_apart(cut: _Cut, buffer: Buffer, busy: set[str], admits: Callable[[Ent
                 waiting = parked[key] = deque()
             size = len(entry[DATA])
             # As `add` does, without its call.
-            waiting += (entry,)
             cut.moving = None
             taken.entries += 1
             taken.size += size
+            waiting.append(entry)
 
 
 class _Cut:
     """
     A batch in the making: `fits` tells whether an entry may still be added, `add` adds the one that was asked about.
 
-    Entries are taken by ``for cut.moving in taken_from(source)``, and given their place by statements without a call, so that
-    the interpreter lets no signal handler run between taking one and knowing it as *moving*, nor between placing it, no
-    more knowing it as that, and counting it. To look for it afterwards would not do: whoever drops the oldest entry may
-    have taken it from its place. The end is an IndexError, which may be there at any time, as another thread may drop the
-    last entry.
+    Entries are taken by ``for cut.moving in taken_from(source)``. The interpreter lets no signal handler run between taking one
+    and knowing it as *moving*, nor between no more knowing it as that, counting it, and the call that places it: only after
+    that. To look for it afterwards would not do: whoever drops the oldest entry may have taken it from its place. The end
+    is an IndexError, which may be there at any time, as another thread may drop the last entry.
     """
 
     can_fill_if = True
@@ -207,17 +206,15 @@ class _Cut:
         """Gives *entry*, the one that moves, its place in the batch."""
         self._records, self._payload, self._encoded = self._asked
         batch, taken, size = self.batch, self.taken, len(entry[DATA])
-        batch += (entry,)
         self.moving = None
         taken.entries += 1
         taken.size += size
+        batch.append(entry)
 
     def put_back(self, entry: Entry) -> None:
         """Gives *entry*, the one that moves, its place at the head of the source again."""
-        nowhere: deque[None] = deque(maxlen=0)
-        back = map(self.source.appendleft, (entry,))
-        nowhere += back
         self.moving = None
+        self.source.appendleft(entry)
 
     def fill(self) -> None:
         """Moves what fits from the source to the batch."""
