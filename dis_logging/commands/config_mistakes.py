@@ -130,21 +130,23 @@ class _Parts:
         yield from self._of_level_and_filters(label, section)
 
     def _of_level_and_filters(self, label: str, section: Mapping[str, Any]) -> Iterator[Mistake]:
-        level = section.get("level")
-        if level is not None and not isinstance(level, int | str):
-            yield Mistake(f"{label} must have a level by name or number, not {options.shown(level)}")
-        if isinstance(level, str) and "://" not in level and not _is_level(level):
-            hint = (
-                f"; did you mean {level.upper()}?"
-                if _is_level(level.upper())
-                else ": a number has no quotes"
-                if level.isdigit()
-                else ""
-            )
-            more = "" if hint else ", unless the program adds it"
-            text = f"{label} has the level {options.shown(level)}, which logging does not know{hint}{more}"
-            yield Mistake(text, is_certain=bool(hint))
+        yield from self._of_level(label, section.get("level"))
         yield from self._undefined(label, "filter", section.get("filters"), self._filters)
+
+    @staticmethod
+    def _of_level(label: str, level: Any) -> Iterator[Mistake]:
+        if level is None or isinstance(level, int):
+            return
+        if not isinstance(level, str):
+            yield Mistake(f"{label} must have a level by name or number, not {options.shown(level)}")
+        elif "://" not in level and not _is_level(level):
+            text = f"{label} has the level {options.shown(level)}, which logging does not know"
+            if _is_level(level.upper()):
+                yield Mistake(f"{text}; did you mean {level.upper()}?")
+            elif level.isdigit():
+                yield Mistake(f"{text}: a number has no quotes")
+            else:
+                yield Mistake(f"{text}, unless the program adds it", is_certain=False)
 
     @staticmethod
     def _undefined(label: str, kind: str, names: Any, known: Mapping[str, Any]) -> Iterator[Mistake]:
