@@ -330,21 +330,25 @@ class DISHandler(logging.Handler):
 
     def _formatted(self, record: logging.LogRecord) -> str:
         """Returns what `format` makes of *record*, without the traces that it leaves there: other handlers should not see ours."""
-        # Not the __dict__ yet, as with one a formatter takes longer.
-        before = dict(vars(record)) if hasattr(record, "message") or hasattr(record, "asctime") else None
-        exc_text = record.exc_text
+        try:  # without the __dict__ yet, as with one a formatter takes longer
+            is_fresh = not (hasattr(record, "message") or hasattr(record, "asctime"))
+            exc_text = record.exc_text
+        except Exception:  # a class of records of its own
+            is_fresh, exc_text = False, None
+        before = None if is_fresh else dict(vars(record))
         try:
             return self.format(record)
         finally:
             attributes = record.__dict__
-            if "message" in attributes:
-                del attributes["message"]
-            if "asctime" in attributes:
-                del attributes["asctime"]
-            if attributes["exc_text"] is not exc_text:
-                attributes["exc_text"] = exc_text
-            if before is not None:  # another handler has been here
-                attributes.update((name, before[name]) for name in ("message", "asctime") if name in before)
+            if before is not None:
+                _restore(attributes, before)
+            else:
+                if "message" in attributes:
+                    del attributes["message"]
+                if "asctime" in attributes:
+                    del attributes["asctime"]
+                if "exc_text" not in attributes or attributes["exc_text"] is not exc_text:
+                    attributes["exc_text"] = exc_text
 
     def _bytes_of(self, record: logging.LogRecord, formatted: object) -> bytes:
         """
@@ -407,9 +411,7 @@ class DISHandler(logging.Handler):
         """
         started = time.monotonic()
         if timeout is not None:
-            if not hasattr(timeout, "__float__") or math.isnan(timeout):
-                raise TypeError(f"timeout must be a number of seconds, not {options.shown(timeout)}")
-            return self._pipeline.flush(started + max(0.0, timeout))
+            return self._pipeline.flush(started + max(0.0, _check_timeout(timeout)))
         if not is_logging_shutting_down():
             return self._pipeline.flush(started + self._shutdown_timeout)
         try:
@@ -548,6 +550,27 @@ def _rescued_text(record: logging.LogRecord, error: Exception) -> str:
     """Returns what can be said of a record that cannot be formatted, so that it costs at most its arguments."""
     message = _text_of(_attribute_of(record, "msg"))
     return f"{message} [dis_logging: not formatted, {type(error).__name__}: {escape(_text_of(error), 200)}]"
+
+
+def _check_timeout(timeout: Any) -> float:
+    try:
+        seconds = math.nan if isinstance(timeout, str | bytes) else float(timeout)
+    except OverflowError:  # an int beyond every float
+        return math.inf if timeout > 0 else 0.0
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise TypeError(f"timeout must be a number of seconds, not {options.shown(timeout)}")
+    return seconds
+
+
+def _restore(attributes: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Makes what a formatter changes of a record again as it was."""
+    for name in ("message", "asctime", "exc_text"):
+        if name in before:
+            attributes[name] = before[name]
+        else:
+            attributes.pop(name, None)
 
 
 def _attributes_of(record: logging.LogRecord) -> Iterator[Any]:

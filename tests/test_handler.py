@@ -11,6 +11,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -695,13 +696,13 @@ def test_flush_waits_for_what_was_accepted_before_it(
     assert [record.text for record in dis.records(STREAM)] == ["waits for company"]
 
 
-@pytest.mark.parametrize("timeout", ["soon", "1", float("nan"), [1]])
+@pytest.mark.parametrize("timeout", ["soon", "1", float("nan"), [1], Decimal("sNaN")])
 def test_flush_refuses_what_is_no_number(handler: DISHandler, timeout: Any) -> None:
     with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, not "):
         handler.flush(timeout)
 
-    assert handler.flush(float("inf"))
-    assert handler.flush(Fraction(1, 2))  # type: ignore[arg-type] # it will do
+    for number in (float("inf"), 10**400, -(10**400), Fraction(1, 2), Decimal(1)):
+        assert handler.flush(number)  # type: ignore[arg-type] # they will do
 
 
 def test_flush_tells_when_it_did_not_succeed(logger: logging.Logger, fallback: RememberingHandler) -> None:

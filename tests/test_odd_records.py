@@ -138,6 +138,49 @@ def test_a_record_that_lacks_something_is_delivered(
     assert dis.record_count(STREAM) == 3 == handler.stats().delivered
 
 
+class _WithTraceback(logging.LogRecord):
+    """Makes its traceback's text when it is asked for it."""
+
+    @property
+    def exc_text(self) -> str | None:
+        return "made just now" if vars(self).get("exc_info") else None
+
+    @exc_text.setter
+    def exc_text(self, value: object) -> None: ...
+
+
+class _Untold(logging.LogRecord):
+    @property
+    def message(self) -> str:  # type: ignore[override] # wrong on purpose
+        raise LookupError("nothing to be had")
+
+
+class _Tidy(logging.Formatter):
+    """Has a text of its own, and clears up behind itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        vars(record).pop("exc_text", None)
+        return f"[{record.msg}]"
+
+
+@pytest.mark.parametrize("kind", [logging.LogRecord, _WithTraceback, _Untold])
+@pytest.mark.parametrize("lacking", ["", "exc_text"])
+def test_a_formatter_of_its_own_has_its_text_whatever_the_record_is(
+    dis: DISEmulator, make: Callable[..., DISHandler], kind: type[logging.LogRecord], lacking: str
+) -> None:
+    handler = make()
+    handler.setFormatter(_Tidy())
+    record = kind("web", logging.INFO, "path", 1, "odd", (), None)
+    vars(record).pop(lacking, None)
+    before = dict(vars(record))
+
+    handler.handle(record)
+    handler.close()
+
+    assert [record.text for record in dis.records(STREAM)] == ["[odd]"]
+    assert {"exc_text": None, **vars(record)} == {"exc_text": None, **before}
+
+
 def test_a_record_that_can_be_asked_for_nothing_is_delivered(dis: DISEmulator, make: Callable[..., DISHandler]) -> None:
     class Closed(logging.LogRecord):
         is_closed = False

@@ -168,8 +168,9 @@ class _Cut:
 
     Entries are taken by ``for cut.moving in taken_from(source)``. The interpreter lets no signal handler run between taking one
     and knowing it as *moving*, nor between no more knowing it as that, counting it, and the call that places it: only after
-    that. To look for it afterwards would not do: whoever drops the oldest entry may have taken it from its place. The end
-    is an IndexError, which may be there at any time, as another thread may drop the last entry.
+    that, unless a profiler or debugger written in Python asks to be called in between. To look for it afterwards would not
+    do: whoever drops the oldest entry may have taken it from its place. The end is an IndexError, which may be there at
+    any time, as another thread may drop the last entry.
     """
 
     can_fill_if = True

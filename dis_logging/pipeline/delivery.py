@@ -245,9 +245,13 @@ class Delivery:
                 self._send(attempt, batch, part, deadline)
         finally:
             try:
+                try:
+                    self._bring_to_an_end(attempt)
+                except BaseException:  # a signal came before the first trial, or between two
+                    self._bring_to_an_end(attempt)
+                    raise
+            except BaseException:  # and so did a second one; if not, all is at its end
                 self._bring_to_an_end(attempt)
-            except BaseException:
-                self._bring_to_an_end(attempt)  # unless it has come so far; a second signal may come between two trials
                 raise
         return True
 
