@@ -1,5 +1,6 @@
 """What DIS itself can do to a batch, end to end: each record's fate by the emulator's ledger, the fallback and the counters."""
 
+import copy
 import itertools
 import logging
 import time
@@ -80,8 +81,9 @@ def make(dis: DISEmulator, fallback: RememberingHandler) -> Iterator[Callable[..
 def set_policy(handler: DISHandler, changes: Mapping[str, float]) -> None:
     """Gives a handler that has not started yet the waits between probes that no option offers."""
     old = handler._pipeline
-    policy = RetryPolicy(**{"backoff_initial": 0.001, "backoff_max": 0.01, "delivery_timeout": 30.0, **changes})
-    handler._pipeline = Pipeline(old._options._replace(policy=policy), old._sender, old._fallback._lookup)
+    options = copy.copy(old._options)
+    options.policy = RetryPolicy(**{"backoff_initial": 0.001, "backoff_max": 0.01, "delivery_timeout": 30.0, **changes})
+    handler._pipeline = Pipeline(options, old._sender, old._fallback._lookup)
 
 
 # -- order ----------------------------------------------------------------------------------------------------------

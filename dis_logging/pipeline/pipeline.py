@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dis_logging.greenlets import are_threads_greenlets, can_wait
 from dis_logging.pipeline import lifecycle, reentry
@@ -69,24 +69,47 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-class PipelineOptions(NamedTuple):
-    """The options of `DISHandler` that the pipeline obeys, checked."""
+class PipelineOptions:
+    """
+    The options of `DISHandler` that the pipeline obeys, checked.
 
-    stream_name: str
-    limits: BatchLimits
-    flush_interval: float
-    flush_level: int
-    max_buffer_records: int
-    max_buffer_bytes: int
-    overflow: OverflowPolicy
-    block_timeout: float
-    shutdown_timeout: float
-    policy: RetryPolicy
-    max_in_flight: int
-    has_own_keys: bool
-    has_routing: bool
-    is_quiet: bool
-    on_verdict: Callable[[Verdict], object] | None
+    No NamedTuple: to make one of so many fields would be a twentieth of the package's import.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream_name: str,
+        limits: BatchLimits,
+        flush_interval: float,
+        flush_level: int,
+        max_buffer_records: int,
+        max_buffer_bytes: int,
+        overflow: OverflowPolicy,
+        block_timeout: float,
+        shutdown_timeout: float,
+        policy: RetryPolicy,
+        max_in_flight: int,
+        has_own_keys: bool,
+        has_routing: bool,
+        is_quiet: bool,
+        on_verdict: Callable[[Verdict], object] | None,
+    ) -> None:
+        self.stream_name = stream_name
+        self.limits = limits
+        self.flush_interval = flush_interval
+        self.flush_level = flush_level
+        self.max_buffer_records = max_buffer_records
+        self.max_buffer_bytes = max_buffer_bytes
+        self.overflow = overflow
+        self.block_timeout = block_timeout
+        self.shutdown_timeout = shutdown_timeout
+        self.policy = policy
+        self.max_in_flight = max_in_flight
+        self.has_own_keys = has_own_keys
+        self.has_routing = has_routing
+        self.is_quiet = is_quiet
+        self.on_verdict = on_verdict
 
 
 class Pipeline:
