@@ -29,9 +29,10 @@ _CLASS_VARIABLES = {"converter", "default_time_format", "default_msec_format"} |
     f"__{name}__" for name in ("module", "qualname", "doc", "dict", "weakref", "firstlineno", "static_attributes")
 }
 # Compiled when they are first used, as the import of the package is to be quick.
-_TEMPLATE = r"(?:[^%]|%%|%\(\w+\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])*"
+_CONVERSION = r"[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]"
+_TEMPLATE = rf"(?:[^%]|%%|%\(\w+\){_CONVERSION})*"
+_LONE_FIELD = f"%{_CONVERSION}"
 _FIELD_OR_PERCENT_SIGN = r"%%|%\((\w+)\)"
-_LONE_FIELD = r"%[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]"
 _MESSAGE_OR_PERCENT_SIGN = r"%%|%\(message\)s"
 _TIME_OR_PERCENT_SIGN = r"%%|%\(asctime\)s"
 _DATE_AND_MILLISECONDS = "[^%]*%s[^%]*%03d[^%]*"

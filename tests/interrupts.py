@@ -26,7 +26,8 @@ def interrupt_after(
     """
     Runs *action*, raising *error* after so many calls and returns within the pipeline; returns whether it got so far.
 
-    Before it raises it calls *handler*, as a signal handler may do something first. Places are where the interpreter lets signal handlers run: as a function begins, and after a call of a built-in one.
+    Before it raises it calls *handler*, as a signal handler may do something first. Places are where the interpreter lets
+    signal handlers run: as a function begins, and after a call of a built-in one.
     """
     remaining = itertools.count(steps, -1)
 

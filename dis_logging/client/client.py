@@ -442,27 +442,29 @@ def _check_proxies(proxies: Any, target: Target) -> dict[str, str]:
     if not isinstance(proxies, Mapping) or not all(isinstance(part, str) for pair in proxies.items() for part in pair):
         # A proxy URL may hold a password, so the value is not shown.
         raise ConfigurationError("proxies must map schemes to proxy URLs, such as {'https': 'http://proxy:3128'}")
-    for scheme, url in proxies.items():
-        name = f"proxies[{options.shown(scheme)}]"
-        if not re.fullmatch(_PROXIED, scheme):
-            hint = options.did_you_mean(scheme, ("https", "http", "all"))
-            if hint:  # others, as the environment may have for FTP, are no mistake
-                raise ConfigurationError(f"{name} is for no request{hint}")
-            continue
-        if url and not _is_proxy_url(url):
-            raise ConfigurationError(f"{name} must be a URL such as http://proxy:3128")
-        if url.lower().startswith("socks") and find_spec("socks") is None:
-            raise ConfigurationError(f"{name} is a SOCKS proxy, for which a library is missing: pip install pysocks")
-    # requests adds what is missing to some, and takes the name of a host without a dot for a scheme.
-    return {
-        scheme: f"http://{url}" if url and re.fullmatch(_PROXIED, scheme) and "://" not in url else url
-        for scheme, url in proxies.items()
-    }
+    return {scheme: _check_proxy(scheme, url) for scheme, url in proxies.items()}
+
+
+def _check_proxy(scheme: str, url: str) -> str:
+    """Returns the URL of the proxy for *scheme*, with the scheme that it may lack itself."""
+    name = f"proxies[{options.shown(scheme)}]"
+    if not re.fullmatch(_PROXIED, scheme):
+        hint = options.did_you_mean(scheme, ("https", "http", "all"))
+        if hint:  # others, as the environment may have for FTP, are no mistake
+            raise ConfigurationError(f"{name} is for no request{hint}")
+        return url
+    if url and "://" not in url:
+        url = f"http://{url}"  # as requests does, but for a host without a dot, whose name it takes for a scheme
+    if url and not _is_proxy_url(url):
+        raise ConfigurationError(f"{name} must be a URL such as http://proxy:3128")
+    if url.lower().startswith("socks") and find_spec("socks") is None:
+        raise ConfigurationError(f"{name} is a SOCKS proxy, for which a library is missing: pip install pysocks")
+    return url
 
 
 def _is_proxy_url(url: str) -> bool:
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0 and parts.scheme in _PROXY_SCHEMES
     except ValueError:  # of the port
         return False
