@@ -90,12 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: the configuration cannot be read.
     """
-    mistakes = [] if arguments.config is None else list(mistakes_in(load_logging_config(arguments.config)))
+    config = None if arguments.config is None else load_logging_config(arguments.config)
+    mistakes = [] if config is None else list(mistakes_in(config))
     for mistake in mistakes:
         _complain(mistake.text if mistake.is_certain else f"warning: {mistake.text}")
     codes = [
         _check_handler(found, write=arguments.write, strict=arguments.strict)
-        for found in handler_options.find_handlers(arguments)
+        for found in handler_options.find_handlers(arguments, config)
     ]
     codes += [
         WRONG_USAGE if mistake.is_certain else FAILED for mistake in mistakes if mistake.is_certain or arguments.strict

@@ -78,10 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_ARGUMENTS[name], metavar="VALUE", help=f"the option {name}; default: as for the handler")
 
 
-def find_handlers(arguments: argparse.Namespace) -> list[HandlerOptions]:
+def find_handlers(arguments: argparse.Namespace, config: Mapping[str, Any] | None = None) -> list[HandlerOptions]:
     """
     Returns the options of each DIS handler that *arguments* mean: those of the configuration, or one made of the
     arguments and the environment.
+
+    Args:
+        config: the configuration that they name, if it has been read.
 
     Raises:
         ConfigurationError: the configuration cannot be read, or has no such handler.
@@ -93,7 +96,8 @@ def find_handlers(arguments: argparse.Namespace) -> list[HandlerOptions]:
         if arguments.handler is not None:
             raise ConfigurationError("--handler needs --config, which names the configuration that has the handler")
         return [HandlerOptions("", overrides, {name: _ARGUMENTS[name] for name in overrides})]
-    found = _Configuration(load_logging_config(arguments.config), arguments.config).handlers(arguments.handler)
+    config = load_logging_config(arguments.config) if config is None else config
+    found = _Configuration(config, arguments.config).handlers(arguments.handler)
     return [
         HandlerOptions(
             each.label,

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import Enum
 from itertools import islice, repeat
+from typing import TypeVar
 
 from dis_logging.greenlets import can_wait
 from dis_logging.pipeline.entry import DATA, EPOCH, KEY, LEVEL, NAME, Entry, created_of, data_of, key_bytes, key_of
 from dis_logging.pipeline.stats import Ledger
+
+_Item = TypeVar("_Item")
 
 _NEVER = 2**62
 # An emitting thread that drops the oldest entry must not look through thousands of keys for it.
@@ -50,8 +53,8 @@ class Taken:
         self.size = size
 
 
-def taken_from(source: deque[Entry]) -> Iterator[Entry]:
-    """Yields the entries of *source* as it takes them; at the end it raises IndexError. Compares none of them, as `iter` would."""
+def taken_from(source: deque[_Item]) -> Iterator[_Item]:
+    """Yields the items of *source* as it takes them; at the end it raises IndexError. Compares none of them, as `iter` would."""
     return map(deque.popleft, repeat(source))
 
 

@@ -18,6 +18,7 @@ from dis_logging.bell import Bell
 from dis_logging.errors import ConfigurationError
 from dis_logging.escaping import escape
 from dis_logging.greenlets import can_wait, select_here
+from dis_logging.pipeline.buffer import taken_from
 from dis_logging.pipeline.entry import DATA, EPOCH, TRAIL, Entry, Failure, Fields, created_of, key_bytes
 from dis_logging.pipeline.reentry import run_delivering
 from dis_logging.pipeline.stats import Ledger
@@ -191,7 +192,7 @@ class Fallback:
         if stuck is not None:
             untaken.append(stuck)
         with suppress(IndexError):  # the thread may take the last one meanwhile
-            untaken += islice(iter(self._queue.popleft, None), len(self._queue))
+            untaken += islice(taken_from(self._queue), len(self._queue))
         self._show_untaken(tuple(untaken), deadline + _LAST_LINES_TIME)
         for pending in tuple(untaken):
             self._settle(pending)
